@@ -1,0 +1,126 @@
+"""What can go wrong with one image, by what the caller may do next.
+
+    ImageGenerationError
+    ├── RetryableError            refused before any work: a new call is free
+    │   ├── RateLimited           ... once `retry_after_s` is over
+    │   └── ServiceUnavailable
+    ├── RejectedError             this row fails; the same call would fail again
+    │   ├── ContentRejected
+    │   └── InvalidRequest
+    ├── StopError                 no row can succeed: the run stops, its rows stay pending
+    │   ├── AuthenticationFailed
+    │   ├── InsufficientCredit
+    │   ├── QuotaExhausted
+    │   └── GeneratorMissing
+    ├── NoImage                   answered, and nothing usable: look at `credits_used` and `url` first
+    │   └── SpoiltImage           ... a success whose bytes are of no use: paid for
+    └── OutcomeUnknown            the request went out and no answer came: never repeated blindly
+
+Every error text names the mend. `kind` is what reports group by.
+"""
+
+from decimal import Decimal
+
+
+class ImageGenerationError(Exception):
+    """A call to an image generator that brought no image; the subclass says what the caller may do.
+
+    `code` is the provider's own word for it, `request_id` its handle for support; both may be empty.
+    """
+
+    def __init__(self, message: str, *, code: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.request_id = request_id
+
+    @property
+    def kind(self) -> str:
+        """The class's name: what a report groups failures by."""
+        return type(self).__name__
+
+
+class RetryableError(ImageGenerationError):
+    """Refused before any work was done: nothing was charged, and a new call is free."""
+
+
+class RateLimited(RetryableError):
+    """Too many calls. `retry_after_s`: the provider's own word on how long to wait, in seconds, if it gave one."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, code: str = "", request_id: str = "") -> None:
+        super().__init__(message, code=code, request_id=request_id)
+        self.retry_after_s = retry_after_s
+
+
+class ServiceUnavailable(RetryableError):
+    """The provider is down or out of reach."""
+
+
+class RejectedError(ImageGenerationError):
+    """The provider will not draw this row, however often it is asked."""
+
+
+class ContentRejected(RejectedError):
+    """Refused for what the prompt or a reference image shows."""
+
+
+class InvalidRequest(RejectedError):
+    """A model, a parameter or a feature that the provider does not take."""
+
+
+class StopError(ImageGenerationError):
+    """No row can succeed until a person has acted: the run stops and its rows stay pending."""
+
+
+class AuthenticationFailed(StopError):
+    """The key is missing, wrong or expired."""
+
+
+class InsufficientCredit(StopError):
+    """The account has no credit left."""
+
+
+class QuotaExhausted(StopError):
+    """The account's quota for the day or the month is used up."""
+
+
+class GeneratorMissing(StopError):
+    """The program that draws is not installed, or can't be started."""
+
+
+class NoImage(ImageGenerationError):
+    """The provider answered and no usable image came of it.
+
+    `credits_used` is None where the answer does not tell; `url` is where the image may still be fetched, free of charge.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        credits_used: Decimal | None = None,
+        url: str = "",
+        code: str = "",
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message, code=code, request_id=request_id)
+        self.credits_used = credits_used
+        self.url = url
+
+
+    @property
+    def was_paid(self) -> bool:
+        """Whether the answer says that money was taken."""
+        return self.credits_used is not None and self.credits_used > 0
+
+
+class SpoiltImage(NoImage):
+    """The provider reported success, and its bytes are broken here and at its address."""
+
+    @property
+    def was_paid(self) -> bool:
+        """A success is paid for, whether or not it tells its credits."""
+        return True
+
+
+class OutcomeUnknown(ImageGenerationError):
+    """The request went out and no answer came: it may have been charged, so it is never repeated blindly."""

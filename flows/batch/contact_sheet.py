@@ -1,0 +1,201 @@
+"""The contact sheet: a batch as a page to look at, in one HTML file that needs no network."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from flows.batch.files import replacing
+from flows.batch.rows import RowReport, Status
+
+if TYPE_CHECKING:
+    from flows.batch.report import Report
+
+# One page holds so many rows; what is above goes to index-2.html and on.
+PAGE_ROWS = 5_000
+
+MEANINGS = {
+    Status.PUBLISHED: "In the store, and the shop shows it.",
+    Status.STORED: "Bought, and delivered to its place.",
+    Status.BOUGHT: "Bought and safe; a rerun delivers it, at no cost.",
+    Status.PENDING: "Not bought yet; a rerun takes it up.",
+    Status.FAILED: "No image came of it; a rerun tries again.",
+    Status.REJECTED: "The provider refused it; change the row, or use --retry-rejected.",
+    Status.INVALID: "The row can't be used as it is; nothing was bought.",
+    Status.UNKNOWN: "The call got no answer and may have been charged; --retry-unknown buys it again.",
+    Status.LOST: "Bought, and its file is nowhere to be found; --rebuy-lost buys it again.",
+    Status.SKIPPED: "Left out of this run.",
+}
+
+# No text may end the script element it stands in, nor its line for an older parser.
+_SCRIPT_ESCAPES = {letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
+
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One file of the sheet, and what it holds."""
+
+    name: str
+    number: int
+    first_line: int
+    last_line: int
+    failures: int
+
+
+def write_contact_sheet(path: Path, report: "Report", base: str = "") -> None:
+    """Write the sheet to `path`, and above 5,000 rows its further pages beside it (index-2.html and on).
+
+    `base` leads from the sheet's folder to the output folder, where the rows' paths begin. Pages of a longer sheet that
+    stood here before are removed. Raises OSError if a file can't be written.
+    """
+    parts = [report.rows[start : start + PAGE_ROWS] for start in range(0, len(report.rows), PAGE_ROWS)] or [()]
+    pages = [_page(path, number, part) for number, part in enumerate(parts, start=1)]
+    template = _PAGES.get_template("contact_sheet.html.jinja")
+    shared = {"report": report, "pages": pages, "summary": _summary(report), "meanings": MEANINGS}
+    same_as = _earlier_lines(report.rows)
+    for page, part in zip(pages, parts, strict=True):
+        cards = [_card(row, base, same_as.get(row.line, 0)) for row in part]
+        data = _script_json({"rows": cards, "meanings": MEANINGS})
+        with replacing(path.with_name(page.name), durable=False) as beside:
+            # Half a surrogate pair, which a provider's message may hold, is spelt out: in JSON it then is an escape.
+            text = template.render(shared, page=page, data=data)
+            beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    _remove_further_pages(path, len(pages))
+
+
+def dollars(amount: Decimal) -> str:
+    """`amount` for people: two decimals, or up to four where it takes them ($12.40, $0.039)."""
+    whole, _, cents = f"{amount:,.4f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
+def _page(path: Path, number: int, rows: Sequence[RowReport]) -> _Page:
+    return _Page(
+        name=path.name if number == 1 else f"{path.stem}-{number}{path.suffix}",
+        number=number,
+        first_line=rows[0].line if rows else 0,
+        last_line=rows[-1].line if rows else 0,
+        failures=sum(row.status.is_failure for row in rows),
+    )
+
+
+def _remove_further_pages(path: Path, kept: int) -> None:
+    name = re.compile(rf"{re.escape(path.stem)}-([1-9]\d*){re.escape(path.suffix)}")
+    for other in path.parent.iterdir():
+        match = name.fullmatch(other.name)
+        if match and int(match[1]) > kept:
+            other.unlink(missing_ok=True)
+
+
+def _summary(report: "Report") -> dict[str, object]:
+    started, ended = report.started.astimezone(), report.ended.astimezone()
+    same_day = started.date() == ended.date()
+    images = sum(count for status, count in report.counts.items() if status.has_image)
+    about = "about " if report.price_is_estimated else ""
+    return {
+        "images": images,
+        "failures": sum(count for status, count in report.counts.items() if status.is_failure),
+        "spent": dollars(report.spent_usd),
+        "price": f"{about}{dollars(report.price_usd)}",
+        "proofs": sum(_is_proof(row) for row in report.rows if row.status.has_image),
+        "paid_more_than_once": sum(row.paid_calls > 1 for row in report.distinct_rows),
+        "took": _duration(ended - started),
+        "started": f"{started:%Y-%m-%d %H:%M}",
+        "ended": f"{ended:%H:%M %Z}" if same_day else f"{ended:%Y-%m-%d %H:%M %Z}",
+    }
+
+
+def _duration(took: timedelta) -> str:
+    seconds = max(0, round(took.total_seconds()))
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def _earlier_lines(rows: Sequence[RowReport]) -> dict[int, int]:
+    """The line of the row that has the image first, by the line of each row that shares it."""
+    first: dict[tuple[str, str, str], int] = {}
+    shared: dict[int, int] = {}
+    for row in rows:
+        if not row.fingerprint:
+            continue
+        line = first.setdefault((row.sku, row.template, row.fingerprint), row.line)
+        if line != row.line:
+            shared[row.line] = line
+    return shared
+
+
+def _card(row: RowReport, base: str, same_as: int) -> dict[str, object]:
+    """What the page's script knows of a row; what is empty is left out, for the script takes missing as empty."""
+    card: dict[str, object] = {
+        "line": row.line,
+        "sku": row.sku,
+        "template": row.template,
+        "status": row.status.value,
+        "failure": row.status.is_failure,
+        "proof": _is_proof(row),
+        "thumb": _link(base, row.thumbnail or row.path),
+        "image": _link(base, row.path),
+        "original": _link(base, row.original),
+        "path": row.path,
+        "url": _web_address(row.url),
+        "model": row.model,
+        "generator": row.generator,
+        "price": "" if row.price_usd is None or same_as else dollars(row.price_usd) if row.price_usd else "free",
+        "estimated": row.price_is_estimated,
+        "credits": "" if row.credits_used is None else f"{row.credits_used:f}",
+        "prompt": row.prompt,
+        "attempts": row.attempts,
+        "paid": row.paid_calls,
+        "same_as": same_as,
+        "request_id": row.request_id,
+        "fingerprint": row.fingerprint,
+        "seconds": "" if row.seconds is None else f"{row.seconds:.1f} s",
+        "pixels": f"{row.width} × {row.height}" if row.width and row.height else "",
+        "kind": row.error_kind,
+        "error": row.error,
+    }
+    return {name: value for name, value in card.items() if value}
+
+
+def _is_proof(row: RowReport) -> bool:
+    return row.generator.partition("/")[0] == "proof"
+
+
+def _link(base: str, path: str) -> str:
+    """`path` as a relative address; the colon is encoded with the rest, so that no name reads as a scheme."""
+    return f"{base or './'}{quote(path, safe='/', errors='backslashreplace')}" if path else ""
+
+
+def _web_address(url: str) -> str:
+    """`url` if a browser may follow it, else nothing: a javascript: address from outside must never be a link."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return url if parts.scheme in {"http", "https"} and parts.netloc else ""
+
+
+def _script_json(data: object) -> Markup:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for letter, escape in _SCRIPT_ESCAPES.items():
+        text = text.replace(letter, escape)
+    # Every letter that means something to HTML is gone now, and JSON had them in strings only.
+    return Markup(text)  # noqa: S704

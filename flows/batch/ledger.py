@@ -1,0 +1,130 @@
+"""What was bought, what is being bought, and by whom: asked before every call, written before and right after it."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+
+from sqlalchemy import func, select, tuple_, update
+
+from blocks.image import Mode
+from flows.batch.batch_rows import BatchRows
+from flows.batch.finish import Finish
+from flows.batch.jobs import Job
+from flows.batch.ledger_calls import Calls
+from flows.batch.ledger_database import Database, connect, ledger_url
+from flows.batch.ledger_images import STANDING, Key, Place, Standing, chunks, facts_of, is_image, key_of, place_of, standing_of, write_place
+from flows.batch.ledger_tables import State, images, places
+from flows.batch.owners import Owner, owning
+from flows.batch.verify import VerifiedImage
+
+
+class Ledger:
+    """The images of all runs. Every method is one transaction, and may raise LedgerUnavailable.
+
+    `calls` are those to the providers; `rows` is what it knows of runs and of the rows of their files.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.calls = Calls(database)
+        self.rows = BatchRows(database)
+
+    @classmethod
+    def open(cls, url: str = "") -> "Ledger":
+        """The ledger at this URL; where none is given ROWSHOT_LEDGER's, else the user's own. Raises: NotStarted."""
+        return cls(Database(connect(ledger_url(url))))
+
+    def owning(self, run: str) -> AbstractContextManager[Owner]:
+        """Be a holder of rows, for one run, while the body runs."""
+        return owning(self._database, run)
+
+    def standings(self, keys: Iterable[Key]) -> dict[Key, Standing]:
+        """How these images stand; those the ledger doesn't have are left out."""
+        found: dict[Key, Standing] = {}
+        wanted = set(keys)
+        with self._database.reading() as connection:
+            for chunk in chunks({fingerprint for _, _, fingerprint in wanted}):
+                for row in connection.execute(select(*STANDING).where(images.c.fingerprint.in_(chunk))):
+                    standing = standing_of(row)
+                    if standing.key in wanted:
+                        found[standing.key] = standing
+        return found
+
+    def places(self, keys: Iterable[Key], output: str) -> dict[Key, Place]:
+        """Where these images are in one output folder."""
+        found: dict[Key, Place] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks(keys):
+                for row in connection.execute(
+                    select(places).where(places.c.output == output, tuple_(*key_of(places)).in_(chunk))
+                ):
+                    found[(row.sku, row.template, row.fingerprint)] = place_of(row)
+        return found
+
+    def places_anywhere(self, key: Key) -> list[Place]:
+        """Every output folder that has had this image."""
+        with self._database.reading() as connection:
+            return [place_of(row) for row in connection.execute(select(places).where(*is_image(places, key)))]
+
+    def redos(self) -> dict[Key, tuple[str, str, str]]:
+        """(sku, template, fingerprint of the row) to (fingerprint, prompt, variant) of its newest bought redo."""
+        wanted = select(images).where(images.c.redo_of != "", images.c.state == State.BOUGHT).order_by(images.c.bought_at)
+        with self._database.reading() as connection:
+            return {
+                (row.sku, row.template, row.redo_of): (row.fingerprint, row.prompt, row.variant)
+                for row in connection.execute(wanted)
+            }
+
+    def count_redos(self, sku: str, template: str, base: str) -> int:
+        """How often an image was made again on purpose, or tried to be."""
+        mine = (images.c.sku == sku, images.c.template == template, images.c.redo_of == base)
+        with self._database.reading() as connection:
+            return connection.scalar(select(func.count()).select_from(images).where(*mine)) or 0
+
+    def jobs(self, keys: Sequence[Key]) -> list[Job]:
+        """The jobs of these images as they were asked for; their finish is the template's to say."""
+        with self._database.reading() as connection:
+            return [
+                Job(
+                    line=0,
+                    sku=row.sku,
+                    template=row.template,
+                    fingerprint=row.fingerprint,
+                    generator=row.generator,
+                    account=row.account,
+                    model=row.model,
+                    mode=Mode(row.mode),
+                    prompt=row.prompt,
+                    params=json.loads(row.params),
+                    finish=Finish(),
+                    variant=row.variant,
+                    redo_of=row.redo_of,
+                )
+                for key in keys
+                for row in connection.execute(select(images).where(*is_image(images, key)))
+            ]
+
+    def put_place(self, key: Key, place: Place) -> None:
+        """Note where a bought image's files are in an output folder."""
+        with self._database.writing() as connection:
+            write_place(connection, key, place)
+
+    def restored(self, key: Key, verified: VerifiedImage, place: Place) -> None:
+        """A bought image's file was found again, or fetched."""
+        with self._database.writing() as connection:
+            write_place(connection, key, place)
+            connection.execute(
+                update(images)
+                .where(*is_image(images, key))
+                .values(state=State.BOUGHT, error_kind="", error="", updated_at=time.time(), **facts_of(verified))
+            )
+
+    def lose(self, key: Key, error: str) -> None:
+        """A bought image whose files are nowhere to be found."""
+        with self._database.writing() as connection:
+            connection.execute(
+                update(images)
+                .where(*is_image(images, key), images.c.state == State.BOUGHT)
+                .values(state=State.LOST, error_kind="Lost", error=error, updated_at=time.time())
+            )

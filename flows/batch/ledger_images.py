@@ -1,0 +1,157 @@
+"""How one image stands in the ledger: the rows of its tables as Python values, and back."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, delete, insert
+
+from blocks.image import ChildProcess
+from flows.batch.jobs import Job
+from flows.batch.ledger_tables import State, images, places
+from flows.batch.verify import VerifiedImage
+
+Key = tuple[str, str, str]
+Item = TypeVar("Item")
+CHUNK = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one call costs. `usd` is None where nobody knows; `is_estimated` where it is only the list price."""
+
+    usd: Decimal | None
+    is_estimated: bool = True
+    credits_used: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to a provider, written down before it is made. `folder` is where its answer and its image arrive."""
+
+    id: str
+    job: Job
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one image stands in the ledger."""
+
+    key: Key
+    state: State
+    owner: str
+    attempt: str
+    url: str
+    sha256: str
+    extension: str
+    paid_calls: int
+    error_kind: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image's files are in one output folder, as relative paths. `path` is empty until it is finished."""
+
+    output: str
+    original: str
+    path: str
+    finish: str
+    thumbnail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A call whose run died: where it wrote, and the process that made it."""
+
+    attempt: str
+    host: str
+    folder: Path
+    child: ChildProcess | None
+
+
+STANDING = (
+    images.c.sku,
+    images.c.template,
+    images.c.fingerprint,
+    images.c.state,
+    images.c.owner,
+    images.c.attempt,
+    images.c.url,
+    images.c.sha256,
+    images.c.extension,
+    images.c.paid_calls,
+    images.c.error_kind,
+    images.c.error,
+)
+
+
+def key_of(table: Table) -> tuple[Column[Any], Column[Any], Column[Any]]:
+    """The three columns of a ledger key."""
+    return (table.c.sku, table.c.template, table.c.fingerprint)
+
+
+def is_image(table: Table, key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bool]]:
+    """The condition that a row is this image's."""
+    sku, template, fingerprint = key
+    return (table.c.sku == sku, table.c.template == template, table.c.fingerprint == fingerprint)
+
+
+def standing_of(row: Row[Any]) -> Standing:
+    """A row of STANDING's columns."""
+    return Standing(
+        key=(row.sku, row.template, row.fingerprint),
+        state=State(row.state),
+        owner=row.owner,
+        attempt=row.attempt,
+        url=row.url,
+        sha256=row.sha256,
+        extension=row.extension,
+        paid_calls=row.paid_calls,
+        error_kind=row.error_kind,
+        error=row.error,
+    )
+
+
+def place_of(row: Row[Any]) -> Place:
+    """A row of the table of places."""
+    return Place(row.output, row.original, row.path, row.finish, row.thumbnail)
+
+
+def facts_of(verified: VerifiedImage) -> dict[str, Any]:
+    """What the ledger keeps of an image's bytes."""
+    return {
+        "sha256": verified.sha256,
+        "extension": verified.extension,
+        "width": verified.width,
+        "height": verified.height,
+    }
+
+
+def write_place(connection: Connection, key: Key, place: Place) -> None:
+    """Put down where an image is in one output, in place of what was known of it there."""
+    connection.execute(delete(places).where(*is_image(places, key), places.c.output == place.output))
+    sku, template, fingerprint = key
+    connection.execute(
+        insert(places).values(
+            sku=sku,
+            template=template,
+            fingerprint=fingerprint,
+            output=place.output,
+            original=place.original,
+            path=place.path,
+            finish=place.finish,
+            thumbnail=place.thumbnail,
+        )
+    )
+
+
+def chunks(items: Iterable[Item]) -> Iterator[Sequence[Item]]:
+    """As many at a time as a database takes as parameters of one statement."""
+    several = iter(items)
+    while chunk := list(islice(several, CHUNK)):
+        yield chunk

@@ -1,0 +1,195 @@
+"""What a run would buy, and for how much: the batch held against the ledger, before anything is spent."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+
+from flows.batch.jobs import Batch, Job, Source, read_jobs
+from flows.batch.ledger import Ledger
+from flows.batch.ledger_images import Key, Standing
+from flows.batch.ledger_tables import State, plain
+from flows.batch.prices import Price, PriceBook
+from flows.batch.problems import NotStarted, Problem
+from flows.batch.run import BatchRun
+from flows.batch.settings import BatchSettings
+from flows.batch.stores import OutputFolder
+
+MANY_CHANGED = 100
+SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """How many images of one model would be bought. `usd` is None where no price is known."""
+
+    model: str
+    images: int
+    usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A batch held against the ledger.
+
+    `todo` are the jobs to take up, in the file's order: those to buy, those bought whose file isn't here yet, and those
+    whose call was cut off. `to_buy` is the part of them that will cost money.
+    """
+
+    batch: Batch
+    todo: tuple[Job, ...]
+    to_buy: tuple[Job, ...]
+    left_for_later: int
+    states: Mapping[State, int]
+    changed: int
+    costs: tuple[ModelCost, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def bought(self) -> int:
+        """Images that are bought already."""
+        return self.states.get(State.BOUGHT, 0)
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """The estimate for all that has a known price."""
+        return sum((cost.usd for cost in self.costs if cost.usd is not None), Decimal(0))
+
+    @property
+    def unpriced(self) -> int:
+        """How many images would be bought at a price nobody knows."""
+        return sum(cost.images for cost in self.costs if cost.usd is None)
+
+    @property
+    def headline(self) -> str:
+        """The plan in one sentence."""
+        what = f"{len(self.to_buy):,} images to buy for about {plain(self.cost_usd):f} USD" if self.to_buy else "nothing to buy"
+        return f"{self.batch.csv}: {what}, {self.bought:,} bought already"
+
+    @property
+    def samples(self) -> tuple[Job, ...]:
+        """A few jobs whose prompts are worth a look, of different templates where there are some."""
+        first = {job.template: job for job in reversed(self.to_buy)}
+        rest = [job for job in self.to_buy if first.get(job.template) is not job]
+        return tuple([*sorted(first.values(), key=lambda job: job.line), *rest][:SAMPLES])
+
+
+def plan_batch(settings: BatchSettings, source: Source, run: BatchRun) -> Plan:
+    """Read the CSV and hold it against the ledger. Buys nothing and writes nothing.
+
+    Raises: NotStarted with all that is wrong with the file.
+    """
+    batch = with_redos(read_jobs(settings, source, run.prices), run.ledger)
+    return make_plan(settings, batch, run)
+
+
+def with_redos(batch: Batch, ledger: Ledger) -> Batch:
+    """The batch with each row whose image was made again on purpose standing for that newer image."""
+    redos = ledger.redos()
+    if not redos:
+        return batch
+
+    def newest(job: Job) -> Job:
+        if job.key not in redos:
+            return job
+        fingerprint, prompt, variant = redos[job.key]
+        return replace(job, fingerprint=fingerprint, prompt=prompt, variant=variant, redo_of=job.fingerprint)
+
+    jobs = {job.key: newest(job) for job in batch.jobs}
+    rows = tuple(replace(row, job=jobs[row.job.key]) if row.job else row for row in batch.rows)
+    return replace(batch, rows=rows, jobs=tuple(jobs.values()))
+
+
+def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
+    """Hold a batch against the ledger. Buys nothing and writes nothing."""
+    ledger, prices, again = run.ledger, run.prices, run.request.again
+    standings = ledger.standings(job.key for job in batch.jobs)
+    is_here = _is_here(batch.jobs, standings, ledger, run.output)
+    to_buy, todo = _choose(batch.jobs, standings, again, is_here, settings.limit)
+    previous = ledger.rows.previous(run.output.name)
+    return Plan(
+        batch=batch,
+        todo=tuple(todo),
+        to_buy=tuple(to_buy),
+        left_for_later=sum(1 for job in batch.jobs if _costs(standings.get(job.key), again)) - len(to_buy),
+        states=Counter(standings[job.key].state if job.key in standings else State.PENDING for job in batch.jobs),
+        changed=sum(1 for job in to_buy if previous.get((job.sku, job.template), ("", ""))[0] == job.generator),
+        costs=_costs_by_model(to_buy, prices),
+        warnings=_warnings(to_buy, prices),
+    )
+
+
+def check_changed(settings: BatchSettings, plan: Plan) -> None:
+    """Raise NotStarted where many rows have changed that had an image, and nobody has confirmed it."""
+    if plan.changed > MANY_CHANGED and not settings.confirm_changed:
+        raise NotStarted(
+            [
+                Problem(
+                    f"{plan.changed} rows that had an image have changed and would be bought anew.",
+                    "If that is meant, give --yes (in the form: Buy many changed rows).",
+                )
+            ]
+        )
+
+
+def _costs(standing: Standing | None, again: frozenset[State]) -> bool:
+    return standing is None or standing.state in {State.PENDING, State.FAILED, *again}
+
+
+def _choose(
+    jobs: Sequence[Job],
+    standings: Mapping[Key, Standing],
+    again: frozenset[State],
+    is_here: Callable[[Job], bool],
+    limit: int,
+) -> tuple[list[Job], list[Job]]:
+    to_buy: list[Job] = []
+    todo: list[Job] = []
+    for job in jobs:
+        standing = standings.get(job.key)
+        if _costs(standing, again):
+            if limit and len(to_buy) >= limit:
+                continue
+            to_buy.append(job)
+            todo.append(job)
+        elif standing is not None and (
+            standing.state.in_flight or (standing.state in {State.BOUGHT, State.LOST} and not is_here(job))
+        ):
+            todo.append(job)
+    return to_buy, todo
+
+
+def _is_here(
+    jobs: Sequence[Job], standings: Mapping[Key, Standing], ledger: Ledger, output: OutputFolder
+) -> Callable[[Job], bool]:
+    bought = [job.key for job in jobs if job.key in standings and standings[job.key].state in {State.BOUGHT, State.LOST}]
+    places = ledger.places(bought, output.name)
+    return lambda job: job.key in places and output.has(job, places[job.key])
+
+
+def _price_of(job: Job, prices: PriceBook) -> Price | None:
+    return prices.find(job.generator, job.model, job.params.get("resolution", ""))
+
+
+def _costs_by_model(jobs: Sequence[Job], prices: PriceBook) -> tuple[ModelCost, ...]:
+    counted: Counter[tuple[str, Decimal | None]] = Counter()
+    for job in jobs:
+        price = _price_of(job, prices)
+        counted[job.model, price.usd if price else None] += 1
+    by_model: dict[tuple[str, bool], ModelCost] = {}
+    for (model, usd), count in sorted(counted.items(), key=lambda item: (item[0][0], item[0][1] is None)):
+        known = by_model.get((model, usd is None), ModelCost(model, 0, None if usd is None else Decimal(0)))
+        total = None if usd is None or known.usd is None else known.usd + usd * count
+        by_model[model, usd is None] = ModelCost(model, known.images + count, total)
+    return tuple(by_model.values())
+
+
+def _warnings(jobs: Sequence[Job], prices: PriceBook) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for price in {price.model: price for job in jobs if (price := _price_of(job, prices))}.values():
+        found.update(dict.fromkeys(price.warnings(date.today())))  # noqa: DTZ011 - a price's age is told in days of the user's own
+    unpriced = sorted({job.model for job in jobs if _price_of(job, prices) is None})
+    if unpriced:
+        found[f"No price is known for {', '.join(unpriced)}: the estimate leaves them out. Add them to a price book of your own."] = None
+    return tuple(found)

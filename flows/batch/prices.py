@@ -1,0 +1,102 @@
+"""What an image costs: a price book that is data, with a date and a source beside every figure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import pandas as pd
+
+from flows.batch.problems import NotStarted, Problem
+
+BUILT_IN = Path(__file__).with_name("prices.csv")
+COLUMNS = ("generator", "model", "resolution", "usd", "credits", "date", "retires", "source")
+STALE_AFTER = timedelta(days=90)
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The list price of one image. `credits` is None where the provider sells no credits or tells no figure."""
+
+    generator: str
+    model: str
+    resolution: str
+    usd: Decimal
+    credits: Decimal | None
+    as_of: date
+    retires: date | None
+    source: str
+
+    def warnings(self, today: date) -> list[str]:
+        """What a buyer should know of this price before relying on it."""
+        told = []
+        if self.usd and today - self.as_of > STALE_AFTER:
+            told.append(
+                f"The price of {self.model} is from {self.as_of:%B %Y} ({self.source}); check it and put today's in a price book of your own."
+            )
+        if self.retires and self.retires <= today:
+            told.append(f"{self.model} was retired on {self.retires}; choose another model.")
+        return told
+
+
+class PriceBook:
+    """Prices by (generator, model, resolution), then (generator, model, *), then (generator, *, *)."""
+
+    def __init__(self, prices: Iterable[Price]) -> None:
+        self._prices: Mapping[tuple[str, str, str], Price] = {(p.generator, p.model, p.resolution): p for p in prices}
+
+    @classmethod
+    def read(cls, path: Path = BUILT_IN) -> "PriceBook":
+        """Read a price book: a CSV with the columns of the built-in one.
+
+        Raises: NotStarted, naming each line that can't be used.
+        """
+        try:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
+            raise NotStarted(
+                [Problem(f"The price book {path} can't be read: {error}.", "Give a CSV like the built-in one.")]
+            ) from error
+        missing = [name for name in COLUMNS if name not in frame.columns]
+        if missing:
+            raise NotStarted([Problem(f"The price book {path} lacks the columns {', '.join(missing)}.", "Add them.")])
+        prices, problems = [], []
+        for line, row in enumerate(frame.to_dict("records"), start=2):
+            try:
+                prices.append(_price({name: str(row[name]).strip() for name in COLUMNS}))
+            except (ValueError, InvalidOperation) as error:
+                problems.append(
+                    Problem(f"{path.name}: {error or 'not a figure'}.", "Write USD as 0.005 and dates as 2026-05-01.", line=line)
+                )
+        if problems:
+            raise NotStarted(problems)
+        return cls(prices)
+
+    def find(self, generator: str, model: str, resolution: str = "") -> Price | None:
+        """The price of one image, or None where the book has none."""
+        for key in ((generator, model, resolution), (generator, model, ANY), (generator, ANY, ANY)):
+            if key in self._prices:
+                return self._prices[key]
+        return None
+
+    def models(self, generator: str = "") -> set[str]:
+        """The models with a price, of one generator or of all."""
+        return {p.model for p in self._prices.values() if p.model != ANY and generator in {"", p.generator}}
+
+
+def _price(row: Mapping[str, str]) -> Price:
+    usd = Decimal(row["usd"])
+    if not usd.is_finite() or usd < 0:
+        raise ValueError(f"{row['usd']!r} is no price")
+    return Price(
+        generator=row["generator"],
+        model=row["model"],
+        resolution=row["resolution"] or ANY,
+        usd=usd,
+        credits=Decimal(row["credits"]) if row["credits"] else None,
+        as_of=date.fromisoformat(row["date"]),
+        retires=date.fromisoformat(row["retires"]) if row["retires"] else None,
+        source=row["source"],
+    )

@@ -1,0 +1,31 @@
+"""What is wrong with a batch before anything is bought, and where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend. `line`: the physical line in the file where the row begins, counted from 1; 0 where there is none.
+
+    `whole_file` is True where no row could be trusted while it stays (encoding, a missing column, a bad template).
+    """
+
+    what: str
+    mend: str
+    line: int = 0
+    column: str = ""
+    whole_file: bool = False
+
+    def __str__(self) -> str:
+        where = ", ".join(filter(None, [f"line {self.line}" if self.line else "", f"column {self.column!r}" if self.column else ""]))
+        text = f"{self.what} {self.mend}".strip()
+        return f"{where}: {text}" if where else text
+
+
+class NotStarted(Exception):
+    """Nothing was started and nothing was bought; each problem says what to do about it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)

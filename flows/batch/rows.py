@@ -1,0 +1,65 @@
+"""A row's fate as every report tells it."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The states of a row, in the order in which a report lists them."""
+
+    PUBLISHED = "published"
+    STORED = "stored"
+    BOUGHT = "bought"
+    PENDING = "pending"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    INVALID = "invalid"
+    UNKNOWN = "unknown"
+    LOST = "lost"
+    SKIPPED = "skipped"
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the row's image is at hand."""
+        return self in {Status.PUBLISHED, Status.STORED, Status.BOUGHT}
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the row belongs in failures.csv."""
+        return self in {Status.FAILED, Status.REJECTED, Status.INVALID, Status.UNKNOWN, Status.LOST}
+
+
+@dataclass(frozen=True, slots=True)
+class RowReport:
+    """All that is known of one row. Paths are relative to the output folder, with forward slashes; empty means none.
+
+    `price_usd` is what the image has cost so far, all its calls together; `price_is_estimated` says it is the list price
+    and not the provider's own figure. `paid_calls` above 1 means that it was paid for more than once.
+    """
+
+    line: int
+    sku: str
+    template: str
+    status: Status
+    path: str = ""
+    original: str = ""
+    thumbnail: str = ""
+    url: str = ""
+    model: str = ""
+    generator: str = ""
+    fingerprint: str = ""
+    prompt: str = ""
+    attempts: int = 0
+    paid_calls: int = 0
+    credits_used: Decimal | None = None
+    price_usd: Decimal | None = None
+    price_is_estimated: bool = False
+    request_id: str = ""
+    seconds: float | None = None
+    width: int = 0
+    height: int = 0
+    error_kind: str = ""
+    error: str = ""
+    run: str = ""
+    cells: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,43 @@
+"""A CSV in, one generated image a row out."""
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import State
+
+from flows.batch.plan import check_changed, plan_batch
+from flows.batch.run import BatchRun, Request
+from flows.batch.settings import BatchSettings
+from flows.tasks.artifacts import show_plan, show_summary
+from flows.tasks.ending import ended, planned
+from flows.tasks.generate import generate_images_of
+from flows.tasks.generators import check_generator, load_generator, source_of
+
+
+@flow(name="generate-images", flow_run_name="generate-images / {batch.csv}", persist_result=False)
+def generate_images(batch: BatchSettings) -> State[Any]:
+    """Read and check every row, plan, buy what isn't bought yet, and report.
+
+    Nothing is bought unless every row is good (or bad ones are to be skipped); each image is paid for once.
+    """
+    log = get_run_logger()
+    generator = load_generator(batch.generator)
+    run = BatchRun.open(Request.of(batch), flow_run.get_id() or "")
+
+    plan = plan_batch(batch, source_of(generator), run)
+    show_plan(plan)
+    log.info(plan.headline)
+    if batch.dry_run:
+        return planned(plan)
+
+    check_changed(batch, plan)
+    if plan.to_buy:
+        check_generator(generator)
+    run.begin(generator.capabilities.provider, plan.batch)
+    generate_images_of(run, generator, plan.todo)
+
+    summary = run.finish()
+    show_summary(summary)
+    log.info(str(summary))
+    return ended(summary)

@@ -1,0 +1,37 @@
+"""Images made again on purpose: a new variant each, and the old ones stay."""
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import State
+
+from flows.batch.redo import find_redo, redo_jobs
+from flows.batch.run import BatchRun, Request
+from flows.batch.settings import RedoSettings
+from flows.tasks.artifacts import show_summary
+from flows.tasks.ending import ended
+from flows.tasks.generate import generate_images_of
+from flows.tasks.generators import check_generator, load_generator, source_of
+
+
+@flow(name="redo-images", flow_run_name="redo-images / {redo.skus}", persist_result=False)
+def redo_images(redo: RedoSettings) -> State[Any]:
+    """Buy a new variant of each named row's image; where that succeeds, reports show the new one."""
+    log = get_run_logger()
+    request = Request("redo", redo.output, redo.ledger, redo.concurrency)
+    run = BatchRun.open(request, flow_run.get_id() or "")
+
+    found = find_redo(redo, run.ledger, run.output.root)
+    generator = load_generator(found.generator)
+    check_generator(generator)
+    jobs = redo_jobs(redo, found, run.ledger, source_of(generator))
+
+    run.begin(generator.capabilities.provider)
+    generate_images_of(run, generator, jobs)
+    run.show_bought(jobs)
+
+    summary = run.finish(jobs)
+    show_summary(summary)
+    log.info(str(summary))
+    return ended(summary)

@@ -1,0 +1,1 @@
+"""The tasks of the flows: retries, logging and artifacts around `flows.batch` and `blocks`."""

@@ -1,0 +1,66 @@
+"""What a person sees of a run in the server's UI."""
+
+import time
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from flows.batch.plan import Plan
+from flows.batch.run import Summary
+
+EVERY_S = 5.0
+MOST_FAILURES = 500
+
+
+class Progress:
+    """A progress artifact, updated as rows end, and at most every few seconds."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = max(rows, 1)
+        self._done = 0
+        self._told_at = time.monotonic()
+        self._artifact: UUID = create_progress_artifact(0.0, key="rowshot-progress", description=f"0 of {rows} rows")  # type: ignore[assignment]
+
+    def add(self, rows: int) -> None:
+        """So many more rows have ended."""
+        self._done += rows
+        if time.monotonic() - self._told_at >= EVERY_S or self._done >= self._rows:
+            self._told_at = time.monotonic()
+            update_progress_artifact(
+                self._artifact, 100.0 * self._done / self._rows, description=f"{self._done} of {self._rows} rows"
+            )
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan's costs, as a table."""
+    table = [
+        {"model": cost.model, "images": cost.images, "USD": "not known" if cost.usd is None else f"{cost.usd:f}"}
+        for cost in plan.costs
+    ]
+    create_table_artifact(table, key="rowshot-plan", description="What this run buys, at list prices")
+
+
+def show_summary(summary: Summary) -> None:
+    """How the run ended, and each failure with its reason."""
+    lines = [f"# {summary}", ""]
+    if summary.stopped:
+        lines += [f"**Ended early:** {_escaped(summary.stopped)}", ""]
+    lines += ["| | |", "|---|---|"]
+    lines += [f"| {status} | {count} |" for status, count in summary.counts.items()]
+    lines += [f"| spent | {summary.spent_usd:f} USD |"]
+    if summary.in_doubt_usd:
+        lines += [f"| of it in doubt | {summary.in_doubt_usd:f} USD |"]
+    lines += [f"| time | {summary.seconds:.0f} s |", "", f"Contact sheet: `{_escaped(str(summary.contact_sheet))}`"]
+    create_markdown_artifact("\n".join(lines), key="rowshot-summary")
+    failures = summary.failures
+    if failures:
+        table = [
+            {"line": row.line, "sku": row.sku, "template": row.template, "status": row.status, "reason": row.error}
+            for row in failures[:MOST_FAILURES]
+        ]
+        told = f"The first {MOST_FAILURES} of {len(failures)}; failures.csv has all" if len(failures) > MOST_FAILURES else "Every row that failed"
+        create_table_artifact(table, key="rowshot-failures", description=told)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,0 +1,59 @@
+"""The task that has one row's image made, and how it is mapped over a batch."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from prefect import task, unmapped
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.futures import as_completed
+from prefect.states import Cancelled, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from blocks import ImageGenerator
+from blocks.errors import RetryableError
+from flows.batch.jobs import Job
+from flows.batch.purchase import Bought, Purchase
+from flows.batch.run import BatchRun
+from flows.batch.slots import RunStopped
+from flows.tasks.artifacts import Progress
+
+TRIES = 3
+
+
+async def is_free_to_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a new call costs nothing: the provider refused the last one before any work."""
+    return isinstance(await state.aresult(raise_on_failure=False), RetryableError)
+
+
+@task(
+    name="generate_image",
+    task_run_name="{job.sku}",
+    retries=TRIES - 1,
+    retry_delay_seconds=[2, 4],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_free_to_retry,
+    cache_policy=NO_CACHE,  # the ledger knows what is bought; a cache key would only cost
+    persist_result=False,
+)
+def generate_image(job: Job, purchase: Purchase) -> Bought | State[Any]:
+    """Have one row's image in the output folder, once; its errors say what a further try would cost."""
+    try:
+        return purchase.get(job)
+    except RunStopped as stopped:
+        return Cancelled(name="NotBegun", message=f"The run was ending: {stopped}")
+
+
+def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job]) -> None:
+    """Map the task over the jobs and follow it to the end. Each row's outcome is in the ledger, not in what is returned.
+
+    Twice as many threads as calls: a row that waits to be tried again sleeps in its thread, and must not keep a slot from
+    the others.
+    """
+    usd_per_credit = getattr(generator, "usd_per_credit", Decimal(0))
+    with run.buying(generator, usd_per_credit) as purchase, ThreadPoolTaskRunner(2 * run.slots.limit) as pool:
+        images = pool.map(generate_image, {"job": list(jobs), "purchase": unmapped(purchase)})
+        progress = Progress(len(jobs))
+        for _ in as_completed(images):
+            progress.add(1)

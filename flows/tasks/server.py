@@ -1,0 +1,73 @@
+"""Which Prefect server a command uses: the one that is configured, or one of its own."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import requests
+
+# A run's story is told by the command itself; what else it has to say is for the server's log. Before Prefect is loaded.
+os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+from prefect.events.worker import EventsWorker  # noqa: E402 - the lines above come first
+from prefect.logging.handlers import APILogWorker  # noqa: E402 - as above
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings  # noqa: E402 - as above
+
+from flows.batch.problems import NotStarted, Problem  # noqa: E402 - as above
+from flows.tasks.embedded_server import EmbeddedServer, ServerNotStarted, embedded_server  # noqa: E402 - as above
+
+ANSWER_S = 10
+LAST_WORDS_S = 10
+
+Ready = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def prefect_server() -> Iterator[Ready]:
+    """Have a Prefect server, started without waiting for it where none is configured.
+
+    Gives a function whose context waits until the server answers and makes Prefect use it. Raises: NotStarted.
+    """
+    url = get_current_settings().api.url
+    if url:
+        _say(f"Prefect server: {url}")
+        _check(url)
+        yield nullcontext
+        return
+    with embedded_server() as server:
+        _say("Prefect server: one of its own for this run (set PREFECT_API_URL to use yours); it takes some 10 s to start.")
+        yield lambda: _using(server)
+
+
+@contextmanager
+def _using(server: EmbeddedServer) -> Iterator[None]:
+    try:
+        server.wait()
+    except ServerNotStarted as error:
+        raise NotStarted([Problem("There is no Prefect server.", str(error))]) from error
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        try:
+            yield
+        finally:  # what the run has said goes out while the server is there to hear it
+            APILogWorker.drain_all(timeout=LAST_WORDS_S)
+            EventsWorker.drain_all(timeout=LAST_WORDS_S)
+
+
+def _check(url: str) -> None:
+    try:
+        requests.get(f"{url}/health", timeout=ANSWER_S)
+    except requests.RequestException as error:
+        raise NotStarted(
+            [
+                Problem(
+                    f"The Prefect server {url} doesn't answer ({type(error).__name__}).",
+                    "Start it with `prefect server start`, or unset PREFECT_API_URL to have one for this run.",
+                )
+            ]
+        ) from error
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

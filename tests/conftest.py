@@ -1,0 +1,153 @@
+"""What every suite shares: an environment of its own, a real Prefect server, the real AnyCap CLI.
+
+Prefect reads its settings when it is first imported and keeps them, so the environment is cleaned here, before any test
+module is imported, and a server's address is given both ways: to this process by `temporary_settings`, which Prefect's
+calls and task-runner threads see (a bare `threading.Thread` does not), and to child processes by PREFECT_API_URL.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from anycap_server import AnyCapServer
+
+REPO = Path(__file__).parents[1]
+HOME = Path(tempfile.mkdtemp(prefix="rowshot-tests-"))
+SERVER_READY_S = 120
+
+for name in [name for name in os.environ if name.startswith(("PREFECT_", "ROWSHOT_", "ANYCAP_"))]:
+    del os.environ[name]
+os.environ |= {
+    "PREFECT_HOME": str(HOME / "prefect"),
+    # Named, because Prefect also looks for a profile in the folder it is started in.
+    "PREFECT_PROFILES_PATH": str(HOME / "prefect" / "profiles.toml"),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # A test that names no ledger must not write into that of whoever runs the tests.
+    "ROWSHOT_LEDGER": f"sqlite:///{HOME / 'ledger.db'}",
+    "XDG_DATA_HOME": str(HOME / "data"),
+}
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failure: a missing part there would go unseen."""
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _refuse_skip_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """As above, for a module that skips itself whole."""
+    report = yield
+    _refuse_skip_in_ci(report)
+    return report
+
+
+def _refuse_skip_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, and in CI every part must be there: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def prefect_server_url() -> Iterator[str]:
+    """API address of a Prefect server for the whole session: a child process on SQLite, with the repo's own settings.
+
+    It changes nothing in this process: take `prefect_server` to talk to it.
+    """
+    folder = HOME / "server"
+    folder.mkdir()
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log_path = folder / "server.log"
+    with log_path.open("wb") as log:
+        # Started in the clone, where it finds [tool.prefect] in pyproject.toml, as a user's own server does.
+        server = subprocess.Popen(
+            command,
+            cwd=REPO,
+            env={**os.environ, "PREFECT_HOME": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait_until_healthy(server, address, log_path)
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+@pytest.fixture
+def prefect_server(prefect_server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """API address of the session's Prefect server, which this test and every process that it starts use."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - most suites need no Prefect
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server_url)
+    with temporary_settings({PREFECT_API_URL: prefect_server_url}):
+        yield prefect_server_url
+
+
+@pytest.fixture(scope="session")
+def anycap_cli() -> Path:
+    """Path of the real AnyCap CLI."""
+    from cli import anycap_executable  # noqa: PLC0415 - the first call installs it
+
+    return anycap_executable()
+
+
+@pytest.fixture
+def anycap_server(request: pytest.FixtureRequest) -> Iterator["AnyCapServer"]:
+    """A provider on the loopback that the real CLI can draw against; an indirect parameter holds its arguments."""
+    from anycap_server import AnyCapServer  # noqa: PLC0415 - most suites need no server
+
+    with AnyCapServer(**getattr(request, "param", {})) as server:
+        yield server
+
+
+def free_port() -> int:
+    """A port on the loopback that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + SERVER_READY_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(
+        f"No Prefect server at {address} within {SERVER_READY_S} s. Its log:\n{log.read_text(errors='replace')}"
+    )
