@@ -185,7 +185,7 @@ PROGRAM: dict[str, Meaning] = {
     "http_422": _REQUEST,
     "http_429": _SLOW_DOWN,
     "http_500": _UNKNOWN,
-    "http_502": _DOWN,
+    "http_502": _UNKNOWN,
     "http_503": _DOWN,
     "http_504": _LATE,
 }

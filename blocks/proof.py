@@ -19,8 +19,8 @@ from blocks.proof_text import font
 class Proof(ImageGenerator):
     """Draws a card with the prompt's words, the sku, the model and the size that was asked for, marked as a proof.
 
-    It stands in for any model of the price book, so a sheet, its templates and all that follows can be tried before a cent
-    is spent. The same request gives the same bytes, always a PNG.
+    It stands in for any model of the price book, so that a sheet and its templates can be tried before a cent is spent.
+    The same request gives the same bytes, always a PNG.
     """
 
     _block_type_name = "Proof"

@@ -3,7 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -51,7 +51,7 @@ class Report:
     def distinct_rows(self) -> tuple[RowReport, ...]:
         """The first row of every sku and template. A row without a sku stands for itself."""
         first: dict[tuple[str, str, int], RowReport] = {}
-        for row in self.rows if self.everything is None else self.everything:
+        for row in self.rows:
             first.setdefault((row.sku, row.template, 0 if row.sku else row.line), row)
         return tuple(first.values())
 
@@ -73,12 +73,13 @@ def write_report(folder: Path, report: Report, base: str = "") -> None:
     contact sheet's links. Each file is replaced whole: a reader sees the old one or the new one. Raises OSError if one
     can't be written; the others then are as they were or whole.
     """
-    _write_csv(folder / "manifest.csv", MANIFEST_COLUMNS, map(_manifest_cells, report.distinct_rows))
+    whole = report if report.everything is None else replace(report, rows=report.everything)
+    _write_csv(folder / "manifest.csv", MANIFEST_COLUMNS, map(_manifest_cells, whole.distinct_rows))
     # Somebody may feed one of our own files back in: what it says of an earlier run is not the input's.
     own = tuple(column for column in report.columns if column not in {*IMAGE_COLUMNS, ERROR_COLUMN})
     _write_csv(folder / "results.csv", (*own, *IMAGE_COLUMNS), _result_rows(report.rows, own))
     _write_failures(folder / "failures.csv", report)
-    write_contact_sheet(folder / "index.html", report, base)
+    write_contact_sheet(folder / "index.html", whole, base)
 
 
 def _write_failures(path: Path, report: Report) -> None:

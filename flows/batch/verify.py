@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ _MEND = "Fetch it again from the provider's url, or ask for this row once more."
 _PNG_CHUNK = struct.Struct(">I4s")
 _PNG_SIGNATURE_LENGTH = 8
 _CRC_LENGTH = 4
+# In a JPEG's compressed data 0xFF is followed by 0 or by a restart marker, which has no length, and so has 0x01.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_JPEG_END = 0xD9
 
 
 class BrokenImage(Exception):
@@ -154,7 +158,7 @@ def _refuse_a_cut_file(path: Path, name: str, data: bytes) -> None:
     if name == "png":
         whole = _png_is_whole(data)
     elif name == "jpeg":
-        whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+        whole = _jpeg_is_whole(data)
     elif name == "gif":
         whole = data.rstrip(b"\0\r\n").endswith(b";")
     elif name == "webp":
@@ -174,6 +178,17 @@ def _png_is_whole(data: bytes) -> bool:
         if kind == b"IEND":
             return True
         start = end + _CRC_LENGTH
+    return False
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Whether the picture's own end is there; that of a preview in its metadata, or behind it, does not count."""
+    start = 2
+    while marker := _JPEG_MARKER.search(data, start):
+        kind = marker[0][1]
+        if kind == _JPEG_END:
+            return True
+        start = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return False
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from blocks.errors import InvalidRequest
 from blocks.image import ImageRequest, Mode
 from blocks.proof import Proof
 from blocks.proof_drawing import LONG_SIDES, proof_size
 from blocks.proof_text import fit_paragraph, font, printable, shorten, text_width
-from PIL import Image
 
 PROMPT = "이커머스 제품 사진: 린넨 셔츠, 화이트, 스튜디오 조명, 흰색 배경, 1024x1024, 상업용 사진"
 
