@@ -2,8 +2,8 @@
 
     python benchmarks/thousand_rows.py [--rows 1000] [--delay 2] [--wide 64] [--rounds 3]
 
-A provider of our own answers each call after `--delay` seconds. The threads call the CLI and keep nothing: no ledger, no
-verified image, no report. Both are measured where the calls arrive: from the provider's first call to the last image,
+A provider of our own answers each call after `--delay` seconds. The threads call the CLI and keep nothing: no
+ledger, no verified image, no report. Both are measured where the calls arrive: from the provider's first call to the last image,
 which for Rowshot is the last one verified and written down in the ledger. The Prefect server runs beforehand.
 """
 
@@ -51,7 +51,14 @@ def provider(folder: Path, delay_s: float) -> Iterator[tuple[str, Path]]:
     """The AnyCap double as a process of its own; gives its address and its log of calls."""
     log = folder / "requests.jsonl"
     log.touch()
-    command = [sys.executable, str(REPO / "tests/doubles/anycap_server.py"), "--delay", str(delay_s), "--requests-log", str(log)]
+    command = [
+        sys.executable,
+        str(REPO / "tests/doubles/anycap_server.py"),
+        "--delay",
+        str(delay_s),
+        "--requests-log",
+        str(log),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout
@@ -64,9 +71,13 @@ def provider(folder: Path, delay_s: float) -> Iterator[tuple[str, Path]]:
 def prefect_server(folder: Path) -> Iterator[str]:
     """A Prefect server with the repository's own settings, on SQLite."""
     port = 4299
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PREFECT_HOME": str(folder / "prefect")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {
+        "PREFECT_HOME": str(folder / "prefect")
+    }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        command, env=environment, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
         try:
             url = f"http://127.0.0.1:{port}/api"
             deadline = time.monotonic() + SERVER_READY_S
@@ -85,8 +96,17 @@ def bare_threads(program: Path, url: str, rows: int, wide: int, folder: Path) ->
     environment = os.environ | {"ANYCAP_API_KEY": "test-key", "ANYCAP_NO_UPDATE": "1", "ANYCAP_NO_KEYRING": "1"}
 
     def call(number: int) -> None:
-        arguments = ["image", "generate", f"--prompt=bare {number}", "--model=nano-banana-2", "-o", str(folder / f"{number}.png")]
-        done = subprocess.run([program, *arguments, "--endpoint", url], env=environment, capture_output=True, check=True)
+        arguments = [
+            "image",
+            "generate",
+            f"--prompt=bare {number}",
+            "--model=nano-banana-2",
+            "-o",
+            str(folder / f"{number}.png"),
+        ]
+        done = subprocess.run(
+            [program, *arguments, "--endpoint", url], env=environment, capture_output=True, check=True
+        )
         json.loads(done.stdout)
 
     began = time.time()
@@ -95,7 +115,9 @@ def bare_threads(program: Path, url: str, rows: int, wide: int, folder: Path) ->
     return time.time() - began
 
 
-def rowshot(program: Path, url: str, api: str, rows: int, wide: int, folder: Path, log: Path) -> tuple[float, float, float]:
+def rowshot(
+    program: Path, url: str, api: str, rows: int, wide: int, folder: Path, log: Path
+) -> tuple[float, float, float]:
     """First call to last image, the whole command, and the client's peak memory in MB."""
     sheet = folder / "rows.csv"
     with sheet.open("w", newline="") as file:
@@ -113,7 +135,9 @@ def rowshot(program: Path, url: str, api: str, rows: int, wide: int, folder: Pat
     command = [sys.executable, "-m", "flows", "run", str(sheet), "--generator", "anycap", "--concurrency", str(wide)]
     command += ["--output", str(folder / "out"), "--ledger", str(folder / "ledger.sqlite3")]
     began, peak = time.time(), 0
-    with subprocess.Popen(command, env=environment, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, env=environment, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as child:
         with contextlib.suppress(psutil.NoSuchProcess):
             watched = psutil.Process(child.pid)
             while child.poll() is None:
@@ -136,7 +160,9 @@ def recorded_runs(api: str) -> int:
     """Completed task runs, once the server has caught up."""
     count = -1
     while True:
-        answer = requests.post(f"{api}/task_runs/count", json={"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}, timeout=30)
+        answer = requests.post(
+            f"{api}/task_runs/count", json={"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}, timeout=30
+        )
         now = int(answer.json())
         if now == count:
             return count
@@ -173,7 +199,10 @@ def main() -> None:
         "recorded": min(one.recorded for one in rounds),
         "client_mb": max(one.client_mb for one in rounds),
     }
-    print(f"{platform.machine()}, {os.cpu_count()} cores; {options.rows} rows, {options.wide} at once; medians of {options.rounds}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores; {options.rows} rows, {options.wide} at once; "
+        f"medians of {options.rounds}"
+    )
     print(json.dumps({name: round(value, 3) for name, value in middle.items()}, indent=2))
 
 

@@ -46,7 +46,9 @@ class RetryableError(ImageGenerationError):
 class RateLimited(RetryableError):
     """Too many calls. `retry_after_s`: the provider's own word on how long to wait, in seconds, if it gave one."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, code: str = "", request_id: str = "") -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, code: str = "", request_id: str = ""
+    ) -> None:
         super().__init__(message, code=code, request_id=request_id)
         self.retry_after_s = retry_after_s
 
@@ -90,7 +92,7 @@ class GeneratorMissing(StopError):
 class NoImage(ImageGenerationError):
     """The provider answered and no usable image came of it.
 
-    `credits_used` is None where the answer does not tell; `url` is where the image may still be fetched, free of charge.
+    `credits_used` is None where the answer does not tell; `url` is where the image may still be fetched for free.
     """
 
     def __init__(
@@ -105,7 +107,6 @@ class NoImage(ImageGenerationError):
         super().__init__(message, code=code, request_id=request_id)
         self.credits_used = credits_used
         self.url = url
-
 
     @property
     def was_paid(self) -> bool:

@@ -67,7 +67,7 @@ class ImageRequest:
 class GeneratedImage:
     """An image the provider has made, as a file in the request's folder; its bytes are not verified yet.
 
-    `url`: where the provider keeps it, for a free second fetch. `credits_used` is None where the provider does not tell.
+    `url`: where the provider keeps it, for a free second fetch. `credits_used` is None where it does not tell.
     """
 
     path: Path

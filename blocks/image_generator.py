@@ -12,7 +12,8 @@ from blocks.image import Capabilities, ChildProcess, GeneratedImage, ImageReques
 
 class ImageGenerator(Block, ABC):
     """A provider of images. A new one is a subclass in a file of its own, a line in `blocks/__init__.py` and a block
-    document: `Block.load("type-slug/name")` finds it, so there is no other registry."""
+    document: `Block.load("type-slug/name")` finds it, so there is no other registry.
+    """
 
     capabilities: ClassVar[Capabilities]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.batch.problems import NotStarted
 
 if TYPE_CHECKING:
-    from prefect.states import State
+    from prefect.client.schemas.objects import State
 
     from flows.batch.plan import Plan
     from flows.batch.run import BatchRun
@@ -75,7 +75,9 @@ def redo(options: argparse.Namespace) -> int:
     """Make images again on purpose."""
     from flows.batch.settings import RedoSettings  # noqa: PLC0415 - each command loads what it needs
 
-    given = {name: value for name, value in vars(options).items() if name in RedoSettings.model_fields and value is not None}
+    given = {
+        name: value for name, value in vars(options).items() if name in RedoSettings.model_fields and value is not None
+    }
     settings = RedoSettings(**given | {"skus": [sku for sku in options.sku.split(",") if sku]})
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - as above
 
@@ -116,7 +118,9 @@ def parser() -> argparse.ArgumentParser:
         ("run", run, "buy what the CSV asks for and isn't bought yet"),
         ("plan", plan, "tell what would be bought and for how much; buys nothing and starts no server"),
     ):
-        command = commands.add_parser(name, help=told, description=told, epilog=EPILOG, formatter_class=top.formatter_class)
+        command = commands.add_parser(
+            name, help=told, description=told, epilog=EPILOG, formatter_class=top.formatter_class
+        )
         command.set_defaults(call=call)
         _add_batch_options(command)
     again = commands.add_parser("redo", help="make images again on purpose; the old ones stay")
@@ -127,10 +131,10 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--generator", metavar="NAME", help="default: the one that made the image")
     again.add_argument("--templates", metavar="DIR", help="a folder of your own templates")
     again.add_argument("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
-    told = commands.add_parser("status", help="rows by state, spent, rate; while a run goes on, too")
-    told.set_defaults(call=status)
-    for command in (again, told):
-        _add_places(command)
+    state = commands.add_parser("status", help="rows by state, spent, rate; while a run goes on, too")
+    state.set_defaults(call=status)
+    _add_places(again)
+    _add_places(state)
     return top
 
 
@@ -139,7 +143,13 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add("csv", metavar="CSV", help="a row an image, with a column sku; .csv, .tsv or .csv.gz")
     add("--template", metavar="NAME", help="prompt template of rows that name none (default product)")
     add("--templates", metavar="DIR", help="a folder of your own templates, searched before the built-in ones")
-    add("--map", metavar="VAR=COLUMN", action="append", dest="columns", help="take a template's variable from another column")
+    add(
+        "--map",
+        metavar="VAR=COLUMN",
+        action="append",
+        dest="columns",
+        help="take a template's variable from another column",
+    )
     add("--generator", metavar="NAME", help="proof (default: drawn here, free), anycap, or a block as type-slug/name")
     add("--model", metavar="M", help="model of rows that name none (default: the template's)")
     _add_places(command)
@@ -154,12 +164,20 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
         ("--dry-run", "only plan"),
     ):
         add(flag, action="store_true", default=None, help=told)
-    add("--yes", action="store_true", default=None, dest="confirm_changed", help="buy even if over 100 rows have changed")
+    add(
+        "--yes",
+        action="store_true",
+        default=None,
+        dest="confirm_changed",
+        help="buy even if over 100 rows have changed",
+    )
 
 
 def _add_places(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="DIR", help="where images and reports go (default output)")
-    command.add_argument("--ledger", metavar="URL", help="the ledger of what was bought (default: $ROWSHOT_LEDGER, else your own)")
+    command.add_argument(
+        "--ledger", metavar="URL", help="the ledger of what was bought (default: $ROWSHOT_LEDGER, else your own)"
+    )
 
 
 def _settings(options: argparse.Namespace) -> "BatchSettings":
@@ -168,7 +186,9 @@ def _settings(options: argparse.Namespace) -> "BatchSettings":
     from flows.batch.problems import Problem  # noqa: PLC0415 - as above
     from flows.batch.settings import BatchSettings  # noqa: PLC0415 - as above
 
-    given = {name: value for name, value in vars(options).items() if name in BatchSettings.model_fields and value is not None}
+    given = {
+        name: value for name, value in vars(options).items() if name in BatchSettings.model_fields and value is not None
+    }
     pairs = [pair.partition("=") for pair in given.pop("columns", [])]
     wrong = [variable for variable, equals, column in pairs if not (variable and equals and column)]
     if wrong:
@@ -198,7 +218,10 @@ def _print_plan(planned: "Plan") -> None:
 
 
 def _confirmed(changed: int) -> bool:
-    return input(f"{changed} rows that had an image have changed. Buy them anew? [y/N] ").strip().lower() in {"y", "yes"}
+    return input(f"{changed} rows that had an image have changed. Buy them anew? [y/N] ").strip().lower() in {
+        "y",
+        "yes",
+    }
 
 
 def _print_problems(error: NotStarted) -> None:
@@ -221,7 +244,10 @@ def _ended(state: "State[Any]") -> int:
     if isinstance(outcome, NotStarted):
         raise outcome
     if not isinstance(outcome, Summary):
-        _say(f"The run broke off: {state.message or outcome!r}. What was bought is kept; the same command goes on from here.")
+        _say(
+            f"The run broke off: {state.message or outcome!r}. What was bought is kept; "
+            "the same command goes on from here."
+        )
         return 3
     for line in outcome.lines():
         print(line)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import State
 
 from flows.batch.redo import find_redo, redo_jobs
 from flows.batch.run import BatchRun, Request

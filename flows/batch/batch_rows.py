@@ -7,7 +7,22 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, bindparam, case, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from flows.batch.jobs import InputRow, Job
@@ -126,7 +141,10 @@ class BatchRows:
     def report(self, output: str) -> Iterator[RowReport]:
         """Every row of an output, newest state of each, in the files' order."""
         with self._database.reading() as connection:
-            columns = {r.run: tuple(json.loads(r.columns)) for r in connection.execute(select(runs).where(runs.c.output == output))}
+            columns = {
+                r.run: tuple(json.loads(r.columns))
+                for r in connection.execute(select(runs).where(runs.c.output == output))
+            }
             status = _status(_living(connection))
             wanted = _rows_of(output, "", *_REPORTED, status.label("status"))
             for row in connection.execute(wanted.order_by(rows.c.id)):
@@ -135,10 +153,15 @@ class BatchRows:
     def _drop_superseded(self, connection: Connection, run: Run, given: Sequence[InputRow]) -> None:
         """Forget older rows that this run's rows take the place of, but for those of runs that go on."""
         live = {r.run for r in connection.execute(select(owners)) if r.run != run.id and is_alive(connection, r.owner)}
-        same_csv = {r.run for r in connection.execute(select(runs.c.run).where(runs.c.output == run.output, runs.c.csv == run.csv))}
+        same_csv = {
+            r.run
+            for r in connection.execute(select(runs.c.run).where(runs.c.output == run.output, runs.c.csv == run.csv))
+        }
         ours = {(row.sku, row.template) for row in given}
         older = connection.execute(
-            select(rows.c.id, rows.c.run, rows.c.sku, rows.c.template, rows.c.problem).where(rows.c.output == run.output)
+            select(rows.c.id, rows.c.run, rows.c.sku, rows.c.template, rows.c.problem).where(
+                rows.c.output == run.output
+            )
         )
         gone = [
             {"old": row.id}

@@ -123,7 +123,9 @@ def _left_out(sheet: Sheet) -> Iterator[InputRow]:
     reasons = {problem.line: str(problem) for problem in sheet.problems}
     for bad in sheet.bad_rows:
         cells = tuple(bad.cells.get(column, "") for column in sheet.columns)
-        yield InputRow(bad.line, bad.cells.get("sku", "")[:LONGEST_SKU], "", cells, None, reasons.get(bad.line, "not a row"))
+        yield InputRow(
+            bad.line, bad.cells.get("sku", "")[:LONGEST_SKU], "", cells, None, reasons.get(bad.line, "not a row")
+        )
 
 
 class _RowReader:
@@ -163,7 +165,9 @@ class _RowReader:
         used = {v for name in self._templates.names for v in self._templates[name].columns}
         for variable in sorted(set(self._settings.columns) - used):
             self._whole_file(
-                f"--map {variable}=... names a variable that no template has.", f"Variables are {', '.join(sorted(used))}.", ""
+                f"--map {variable}=... names a variable that no template has.",
+                f"Variables are {', '.join(sorted(used))}.",
+                "",
             )
 
     def read(self, sheet: Sheet) -> Iterator[InputRow]:
@@ -175,7 +179,12 @@ class _RowReader:
             found = self.problems[before:]
             template = job.template if job else self._template_name(dict(zip(self._columns, cells, strict=True)))
             yield InputRow(
-                int(line), sku[:LONGEST_SKU], template[:LONGEST_SKU], cells, job, "; ".join(f"{p.what} {p.mend}" for p in found)
+                int(line),
+                sku[:LONGEST_SKU],
+                template[:LONGEST_SKU],
+                cells,
+                job,
+                "; ".join(f"{p.what} {p.mend}" for p in found),
             )
 
     def _template_name(self, cells: Mapping[str, str]) -> str:
@@ -213,7 +222,9 @@ class _RowReader:
         params = {"aspect_ratio": template.aspect_ratio, **template.params}
         params.update({column[len(PARAM) :]: cells[column].strip() for column in self._params if cells[column].strip()})
         if template.mode not in self._source.capabilities.modes:
-            self._problem(line, "template", f"{name} needs the mode {template.mode}.", "Choose a generator that has it.")
+            self._problem(
+                line, "template", f"{name} needs the mode {template.mode}.", "Choose a generator that has it."
+            )
         if len(self.problems) > before or prompt is None:
             return None
         variant = cells.get("variant", "").strip()
@@ -252,7 +263,9 @@ class _RowReader:
         elif len(sku) > LONGEST_SKU:
             self._problem(line, "sku", f"The sku has {len(sku)} characters.", f"Use {LONGEST_SKU} at most.")
         elif not sku.isprintable() and any(ord(c) < ord(" ") or 0x7F <= ord(c) < 0xA0 for c in sku):  # noqa: PLR2004 - the C0 and C1 control ranges
-            self._problem(line, "sku", f"The sku {sku!r} holds a control character.", "Take out tabs, line breaks and the like.")
+            self._problem(
+                line, "sku", f"The sku {sku!r} holds a control character.", "Take out tabs, line breaks and the like."
+            )
 
     def _check_model(self, line: int, model: str, *, in_row: bool) -> None:
         if self._settings.allow_unknown_model or model in self._models:
@@ -282,15 +295,21 @@ class _RowReader:
                     )
             elif not cells[column].strip():
                 complete = False
-                self._problem(line, column, f"The cell is empty, and the template {template.name} needs it.", "Fill it in.")
+                self._problem(
+                    line, column, f"The cell is empty, and the template {template.name} needs it.", "Fill it in."
+                )
         if not complete:
             return None
         try:
             prompt = template.render(cells)
         except RenderError as error:
-            self._problem(line, "", f"The prompt can't be rendered: {error}.", f"Mend the row or templates/{template.name}.jinja.")
+            self._problem(
+                line, "", f"The prompt can't be rendered: {error}.", f"Mend the row or templates/{template.name}.jinja."
+            )
             return None
         if len(prompt) > LONGEST_PROMPT:
-            self._problem(line, "", f"The prompt has {len(prompt)} characters.", f"Shorten the row to {LONGEST_PROMPT} at most.")
+            self._problem(
+                line, "", f"The prompt has {len(prompt)} characters.", f"Shorten the row to {LONGEST_PROMPT} at most."
+            )
             return None
         return prompt

@@ -13,7 +13,19 @@ from flows.batch.finish import Finish
 from flows.batch.jobs import Job
 from flows.batch.ledger_calls import Calls
 from flows.batch.ledger_database import Database, connect, ledger_url
-from flows.batch.ledger_images import STANDING, Key, Place, Standing, chunks, facts_of, is_image, key_of, place_of, standing_of, write_place
+from flows.batch.ledger_images import (
+    STANDING,
+    Key,
+    Place,
+    Standing,
+    chunks,
+    facts_of,
+    is_image,
+    key_of,
+    place_of,
+    standing_of,
+    write_place,
+)
 from flows.batch.ledger_tables import State, images, places
 from flows.batch.owners import Owner, owning
 from flows.batch.verify import VerifiedImage
@@ -69,7 +81,9 @@ class Ledger:
 
     def redos(self) -> dict[Key, tuple[str, str, str]]:
         """(sku, template, fingerprint of the row) to (fingerprint, prompt, variant) of its newest bought redo."""
-        wanted = select(images).where(images.c.redo_of != "", images.c.state == State.BOUGHT).order_by(images.c.bought_at)
+        wanted = (
+            select(images).where(images.c.redo_of != "", images.c.state == State.BOUGHT).order_by(images.c.bought_at)
+        )
         with self._database.reading() as connection:
             return {
                 (row.sku, row.template, row.redo_of): (row.fingerprint, row.prompt, row.variant)

@@ -13,7 +13,18 @@ from blocks.errors import ImageGenerationError
 from blocks.image import ChildProcess, GeneratedImage
 from flows.batch.jobs import Job
 from flows.batch.ledger_database import Database
-from flows.batch.ledger_images import STANDING, Attempt, Cost, Orphan, Place, Standing, facts_of, is_image, standing_of, write_place
+from flows.batch.ledger_images import (
+    STANDING,
+    Attempt,
+    Cost,
+    Orphan,
+    Place,
+    Standing,
+    facts_of,
+    is_image,
+    standing_of,
+    write_place,
+)
 from flows.batch.ledger_tables import Charged, State, attempts, images
 from flows.batch.owners import Owner, is_alive
 from flows.batch.verify import VerifiedImage
@@ -30,13 +41,16 @@ class Calls:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, job: Job, owner: Owner, folder: Path, list_price: Cost, again: frozenset[State]) -> Attempt | Standing:
+    def take(
+        self, job: Job, owner: Owner, folder: Path, list_price: Cost, again: frozenset[State]
+    ) -> Attempt | Standing:
         """Write down that a call for this job is about to be made; the only way to be allowed to make it.
 
         `again` are the states out of which a row may be bought anew, besides pending and failed. Gives the image's
         standing where it may not: it is bought, held by somebody, or in a state that needs the user's word.
         """
-        with self._database.writing() as connection:
+
+        def work(connection: Connection) -> Attempt | Standing:
             self._ensure(connection, job)
             row = connection.execute(select(*STANDING).where(*is_image(images, job.key)).with_for_update()).one()
             standing = standing_of(row)
@@ -73,16 +87,24 @@ class Calls:
             )
             return attempt
 
+        return self._database.write(work)
+
     def note_child(self, attempt: str, child: ChildProcess) -> None:
         """Remember the process that makes a call, so that it can be found should we die."""
-        with self._database.writing() as connection:
+
+        def work(connection: Connection) -> None:
             connection.execute(
                 update(attempts).where(attempts.c.attempt == attempt).values(pid=child.pid, pid_started=child.started)
             )
 
-    def end(self, attempt: Attempt, state: State, charged: Charged, cost: Cost, error: ImageGenerationError | None = None) -> None:
+        self._database.write(work)
+
+    def end(
+        self, attempt: Attempt, state: State, charged: Charged, cost: Cost, error: ImageGenerationError | None = None
+    ) -> None:
         """Close a call that brought no image. `state` RESERVED keeps the row for the next call of the same owner."""
-        with self._database.writing() as connection:
+
+        def work(connection: Connection) -> None:
             self._close(connection, attempt, error.kind if error else state.value, charged, cost)
             connection.execute(
                 update(images)
@@ -97,10 +119,15 @@ class Calls:
                 )
             )
 
-    def bought(self, attempt: Attempt, image: GeneratedImage, verified: VerifiedImage, cost: Cost, place: Place) -> None:
+        self._database.write(work)
+
+    def bought(
+        self, attempt: Attempt, image: GeneratedImage, verified: VerifiedImage, cost: Cost, place: Place
+    ) -> None:
         """A verified image is on disk: the call is paid and the image is ours."""
         now = time.time()
-        with self._database.writing() as connection:
+
+        def work(connection: Connection) -> None:
             started = self._close(connection, attempt, State.BOUGHT.value, Charged.YES, cost)
             connection.execute(
                 update(images)
@@ -120,13 +147,16 @@ class Calls:
             )
             write_place(connection, attempt.job.key, place)
 
+        self._database.write(work)
+
     def adopt(self, standing: Standing, owner: Owner) -> Orphan | Standing | None:
         """Take over a row whose holder died, or that this owner itself left behind when something broke.
 
-        Gives the call to look up; None where no call was under way, so that the row can be taken anew; and the standing as
-        it is now where the holder lives.
+        Gives the call to look up; None where no call was under way, so that the row can be taken anew; and the standing
+        as it is now where the holder lives.
         """
-        with self._database.writing() as connection:
+
+        def work(connection: Connection) -> Orphan | Standing | None:
             row = connection.execute(select(*STANDING).where(*is_image(images, standing.key)).with_for_update()).one()
             now = standing_of(row)
             if not now.state.in_flight or (now.owner != owner.id and is_alive(connection, now.owner)):
@@ -139,6 +169,8 @@ class Calls:
             call = connection.execute(select(attempts).where(attempts.c.attempt == now.attempt)).one()
             child = ChildProcess(call.pid, call.pid_started) if call.pid else None
             return Orphan(call.attempt, call.host, Path(call.folder), child)
+
+        return self._database.write(work)
 
     def _ensure(self, connection: Connection, job: Job) -> None:
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql

@@ -1,4 +1,4 @@
-"""The ledger's tables and states. Money is kept as whole billionths of a dollar, so that sums are exact in every database."""
+"""The ledger's tables and states. Money is whole billionths of a dollar, so that sums are exact in every database."""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -60,7 +60,9 @@ def plain(value: Decimal) -> Decimal:
 
 metadata = MetaData()
 
-meta = Table("rowshot_meta", metadata, Column("name", String(40), primary_key=True), Column("value", Text, nullable=False))
+meta = Table(
+    "rowshot_meta", metadata, Column("name", String(40), primary_key=True), Column("value", Text, nullable=False)
+)
 
 
 def _key() -> list[Column[Any]]:

@@ -1,4 +1,4 @@
-"""Who holds a row: a live process. One that died gives its rows up at once on its own machine, elsewhere by its lease."""
+"""Who holds a row: a live process. One that died gives its rows up at once on its machine, elsewhere by its lease."""
 
 import os
 import socket

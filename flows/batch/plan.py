@@ -64,7 +64,11 @@ class Plan:
     @property
     def headline(self) -> str:
         """The plan in one sentence."""
-        what = f"{len(self.to_buy):,} images to buy for about {plain(self.cost_usd):f} USD" if self.to_buy else "nothing to buy"
+        what = (
+            f"{len(self.to_buy):,} images to buy for about {plain(self.cost_usd):f} USD"
+            if self.to_buy
+            else "nothing to buy"
+        )
         return f"{self.batch.csv}: {what}, {self.bought:,} bought already"
 
     @property
@@ -163,7 +167,9 @@ def _choose(
 def _is_here(
     jobs: Sequence[Job], standings: Mapping[Key, Standing], ledger: Ledger, output: OutputFolder
 ) -> Callable[[Job], bool]:
-    bought = [job.key for job in jobs if job.key in standings and standings[job.key].state in {State.BOUGHT, State.LOST}]
+    bought = [
+        job.key for job in jobs if job.key in standings and standings[job.key].state in {State.BOUGHT, State.LOST}
+    ]
     places = ledger.places(bought, output.name)
     return lambda job: job.key in places and output.has(job, places[job.key])
 
@@ -191,5 +197,7 @@ def _warnings(jobs: Sequence[Job], prices: PriceBook) -> tuple[str, ...]:
         found.update(dict.fromkeys(price.warnings(date.today())))  # noqa: DTZ011 - a price's age is told in days of the user's own
     unpriced = sorted({job.model for job in jobs if _price_of(job, prices) is None})
     if unpriced:
-        found[f"No price is known for {', '.join(unpriced)}: the estimate leaves them out. Add them to a price book of your own."] = None
+        found[
+            f"No price is known for {', '.join(unpriced)}: the estimate leaves them out. Put them into a price book."
+        ] = None
     return tuple(found)

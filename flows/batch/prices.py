@@ -34,7 +34,8 @@ class Price:
         told = []
         if self.usd and today - self.as_of > STALE_AFTER:
             told.append(
-                f"The price of {self.model} is from {self.as_of:%B %Y} ({self.source}); check it and put today's in a price book of your own."
+                f"The price of {self.model} is from {self.as_of:%B %Y} ({self.source}); "
+                "check it, and put today's in a price book of your own."
             )
         if self.retires and self.retires <= today:
             told.append(f"{self.model} was retired on {self.retires}; choose another model.")
@@ -68,7 +69,11 @@ class PriceBook:
                 prices.append(_price({name: str(row[name]).strip() for name in COLUMNS}))
             except (ValueError, InvalidOperation) as error:
                 problems.append(
-                    Problem(f"{path.name}: {error or 'not a figure'}.", "Write USD as 0.005 and dates as 2026-05-01.", line=line)
+                    Problem(
+                        f"{path.name}: {error or 'not a figure'}.",
+                        "Write USD as 0.005 and dates as 2026-05-01.",
+                        line=line,
+                    )
                 )
         if problems:
             raise NotStarted(problems)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend. `line`: the physical line in the file where the row begins, counted from 1; 0 where there is none.
+    """One thing to mend. `line`: the physical line where the row begins, counted from 1; 0 where there is none.
 
     `whole_file` is True where no row could be trusted while it stays (encoding, a missing column, a bad template).
     """
@@ -18,7 +18,9 @@ class Problem:
     whole_file: bool = False
 
     def __str__(self) -> str:
-        where = ", ".join(filter(None, [f"line {self.line}" if self.line else "", f"column {self.column!r}" if self.column else ""]))
+        where = ", ".join(
+            filter(None, [f"line {self.line}" if self.line else "", f"column {self.column!r}" if self.column else ""])
+        )
         text = f"{self.what} {self.mend}".strip()
         return f"{where}: {text}" if where else text
 

@@ -51,7 +51,9 @@ class Moment:
 
     def __str__(self) -> str:
         failed = f", {self.failed:,} failed" if self.failed else ""
-        return f"{self.done:,} of {self.rows:,} rows{failed}, {self.per_minute:.0f} images/min, spent {money(self.spent)}"
+        return (
+            f"{self.done:,} of {self.rows:,} rows{failed}, {self.per_minute:.0f} images/min, spent {money(self.spent)}"
+        )
 
 
 def money(spent: Spent) -> str:
@@ -111,7 +113,8 @@ def _moments(ledger: Ledger, output: str, began: float, done: threading.Event, e
 
 def _plain_lines(ledger: Ledger, output: str, began: float, done: threading.Event) -> None:
     for now in _moments(ledger, output, began, done, PLAIN_EVERY_S):
-        print(now, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{now}\n")
+        sys.stderr.flush()
 
 
 def _bar(ledger: Ledger, output: str, began: float, done: threading.Event) -> None:

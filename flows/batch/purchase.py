@@ -128,7 +128,7 @@ class Purchase:
         return taken
 
     def _call(self, attempt: Attempt, tries: "_Tries") -> Place | None:
-        """Make one call. None where another is in place: the provider asked for patience, or took money for nothing once."""
+        """Make one call. None where another is due: the provider asked for patience, or took money for nothing once."""
         try:
             return self._keep(attempt, self._answer(attempt, self.generator.generate))
         except RateLimited as error:
@@ -160,13 +160,13 @@ class Purchase:
             return GeneratedImage(nowhere, attempt.job.model, error.request_id, error.url, error.credits_used)
 
     def _keep(self, attempt: Attempt, image: GeneratedImage) -> Place:
-        """Verify what the provider made, put it where it stays, and write that down. Raises: SpoiltImage, StoreUnusable."""
+        """Verify what the provider made, put it where it stays, write that down. Raises: SpoiltImage, StoreUnusable."""
         try:
             source, verified = self._verified(attempt, image)
             place = self.output.keep(attempt.job, source, verified)
         except OSError as error:
             raise StoreUnusable(
-                f"The image of {attempt.job.sku!r} is paid for and can't be kept: {error}. It lies in {attempt.folder}; "
+                f"The image of {attempt.job.sku!r} is paid for and can't be kept: {error}. It lies in {attempt.folder}: "
                 "make room there, then run the same command again: it is taken from there."
             ) from error
         self.ledger.calls.bought(attempt, image, verified, self._cost(attempt.job, image.credits_used), place)
@@ -254,7 +254,9 @@ class Purchase:
             verified, place = self.output.restore(job, held, places, scratch)
             self.ledger.restored(job.key, verified, place)
         except NotFetched as error:
-            told = f"The image was bought and its file is gone. {error} Bring the file back, or buy it again with --rebuy-lost."
+            told = (
+                f"It was bought and its file is gone. {error} Bring the file back, or buy it again with --rebuy-lost."
+            )
             self.ledger.lose(job.key, told)
             raise Standstill(replace(held, state=State.LOST, error=told)) from error
         finally:

@@ -31,7 +31,10 @@ def find_redo(settings: RedoSettings, ledger: Ledger, output: Path) -> Redo:
         if row.sku in wanted and row.fingerprint and settings.template in {"", row.template}
     }
     problems = [
-        Problem(f"There is no row {sku!r}{_of(settings.template)} in {output}.", "Look its sku up in manifest.csv, or name another --output.")
+        Problem(
+            f"There is no row {sku!r}{_of(settings.template)} in {output}.",
+            "Look its sku up in manifest.csv, or name another --output.",
+        )
         for sku in settings.skus
         if not any(sku == known for known, _ in found)
     ]

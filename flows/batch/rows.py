@@ -34,8 +34,8 @@ class Status(StrEnum):
 class RowReport:
     """All that is known of one row. Paths are relative to the output folder, with forward slashes; empty means none.
 
-    `price_usd` is what the image has cost so far, all its calls together; `price_is_estimated` says it is the list price
-    and not the provider's own figure. `paid_calls` above 1 means that it was paid for more than once.
+    `price_usd` is what the image has cost so far, all its calls together; `price_is_estimated` says it is the list
+    price and not the provider's own figure. `paid_calls` above 1 means that it was paid for more than once.
     """
 
     line: int

@@ -59,7 +59,9 @@ class Summary:
         """How the run ended, for a terminal."""
         if self.stopped:
             yield f"Ended early: {self.stopped}"
-        paid = f"{self.bought:,} bought now for {plain(self.spent_usd):f} USD" if self.bought else "nothing was bought now"
+        paid = (
+            f"{self.bought:,} bought now for {plain(self.spent_usd):f} USD" if self.bought else "nothing was bought now"
+        )
         doubt = f", {plain(self.in_doubt_usd):f} USD of it in doubt" if self.in_doubt_usd else ""
         yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
         kinds = Counter(row.error_kind for row in self.failures)

@@ -27,7 +27,7 @@ class BatchSettings(BaseModel):
     generator: str = Field(
         default="proof",
         title="Image generator",
-        description="proof (drawn here, free), anycap (the AnyCap CLI), or a block as type-slug/name, such as anycap/team.",
+        description="proof (drawn here, free), anycap (the AnyCap CLI), or a block as type-slug/name, like anycap/team.",
         min_length=1,
         json_schema_extra={"position": 2},
     )
@@ -68,13 +68,13 @@ class BatchSettings(BaseModel):
     skip_invalid: bool = Field(
         default=False,
         title="Go on without invalid rows",
-        description="Invalid rows are reported and left out. Otherwise one invalid row stops the run before anything is bought.",
+        description="Report invalid rows and leave them out. Otherwise one stops the run before anything is bought.",
         json_schema_extra={"position": 8},
     )
     confirm_changed: bool = Field(
         default=False,
         title="Buy many changed rows",
-        description="Needed when over 100 rows that had an image have changed, so that a slip in the sheet does not buy it anew.",
+        description="Needed when over 100 rows that had an image have changed, lest a slip in the sheet buy it anew.",
         json_schema_extra={"position": 9},
     )
     retry_rejected: bool = Field(

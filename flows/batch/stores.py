@@ -68,20 +68,23 @@ class OutputFolder:
             probe.unlink()
         except OSError as error:
             raise StoreUnusable(
-                f"The output folder {self.root} can't be written: {error.strerror}. Mend its rights or choose another --output."
+                f"The output folder {self.root} can't be written: {error.strerror}. "
+                "Mend its rights or choose another --output."
             ) from error
 
     def open_call(self, attempt: str) -> Path:
-        """An empty folder for one call, made before it goes out. Raises: StoreUnusable where an image would have no room."""
+        """An empty folder for one call, made before it goes out. Raises: StoreUnusable where there is no room."""
         folder = self._calls / attempt
         try:
             if shutil.disk_usage(self.root).free < ROOM_BYTES:
                 raise StoreUnusable(
-                    f"The disk of {self.root} is full. Make room, then run the same command again: it goes on from here."
+                    f"The disk of {self.root} is full. Make room, then run the same command again; it goes on."
                 )
             folder.mkdir(parents=True)
         except OSError as error:
-            raise StoreUnusable(f"The output folder {self.root} can't be written: {error.strerror}. Mend it and run again.") from error
+            raise StoreUnusable(
+                f"The output folder {self.root} can't be written: {error.strerror}. Mend it and run again."
+            ) from error
         return folder
 
     def close_call(self, folder: Path) -> None:
@@ -111,7 +114,7 @@ class OutputFolder:
         if place.finish == str(job.finish) and place.path and (self.root / place.path).is_file():
             return place
         original = self.root / place.original
-        if not job.finish.changes(verify_image(original)):
+        if place.path and not job.finish.changes(verify_image(original)):
             return Place(self.name, place.original, place.original, str(job.finish), place.thumbnail)
         extension = job.finish.extension or original.suffix
         path = image_path(job.template, job.sku, job.fingerprint, extension, job.finish.suffix)

@@ -3,7 +3,12 @@
 import time
 from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from flows.batch.plan import Plan
 from flows.batch.run import Summary
@@ -58,7 +63,11 @@ def show_summary(summary: Summary) -> None:
             {"line": row.line, "sku": row.sku, "template": row.template, "status": row.status, "reason": row.error}
             for row in failures[:MOST_FAILURES]
         ]
-        told = f"The first {MOST_FAILURES} of {len(failures)}; failures.csv has all" if len(failures) > MOST_FAILURES else "Every row that failed"
+        told = (
+            f"The first {MOST_FAILURES} of {len(failures)}; failures.csv has all"
+            if len(failures) > MOST_FAILURES
+            else "Every row that failed"
+        )
         create_table_artifact(table, key="rowshot-failures", description=told)
 
 

@@ -56,8 +56,8 @@ class EmbeddedServer:
             except requests.ConnectionError:
                 time.sleep(READY_POLL_S)
         raise ServerNotStarted(
-            "Rowshot's own Prefect server did not come up. Start one with `prefect server start` and set PREFECT_API_URL, "
-            "or look at what it says: python -m flows.tasks.embedded_server 4200"
+            "Rowshot's own Prefect server did not come up. Start one with `prefect server start` and set "
+            "PREFECT_API_URL, or look at what it says: python -m flows.tasks.embedded_server 4200"
         )
 
     def stop(self) -> None:
@@ -77,12 +77,18 @@ def embedded_server() -> Iterator[EmbeddedServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+    child = subprocess.Popen(
         [sys.executable, "-P", "-m", "flows.tasks.embedded_server", str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**RECORDER, **os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+        env={
+            **RECORDER,
+            **os.environ,
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+        },
         start_new_session=True,  # Ctrl-C is for the run; the server must be there for its last words
     )
     server = EmbeddedServer(child, port)
@@ -96,7 +102,12 @@ def _serve(port: int) -> None:
     import uvicorn  # noqa: PLC0415 - only the child needs it
 
     config = uvicorn.Config(
-        "prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on"
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
     )
     server = uvicorn.Server(config)
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from flows.batch.plan import Plan
 from flows.batch.run import Summary

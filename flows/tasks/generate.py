@@ -6,9 +6,9 @@ from typing import Any
 
 from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import as_completed
-from prefect.states import Cancelled, State
+from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import ImageGenerator
@@ -46,13 +46,14 @@ def generate_image(job: Job, purchase: Purchase) -> Bought | State[Any]:
 
 
 def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job]) -> None:
-    """Map the task over the jobs and follow it to the end. Each row's outcome is in the ledger, not in what is returned.
+    """Map the task over the jobs and follow it to the end. Each row's outcome is in the ledger.
 
-    Twice as many threads as calls: a row that waits to be tried again sleeps in its thread, and must not keep a slot from
-    the others.
+    Twice as many threads as calls: a row that waits to be tried again sleeps in its thread, and must not keep a slot
+    from the others.
     """
     usd_per_credit = getattr(generator, "usd_per_credit", Decimal(0))
-    with run.buying(generator, usd_per_credit) as purchase, ThreadPoolTaskRunner(2 * run.slots.limit) as pool:
+    threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(2 * run.slots.limit)
+    with run.buying(generator, usd_per_credit) as purchase, threads as pool:
         images = pool.map(generate_image, {"job": list(jobs), "purchase": unmapped(purchase)})
         progress = Progress(len(jobs))
         for _ in as_completed(images):

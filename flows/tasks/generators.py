@@ -44,4 +44,6 @@ def check_generator(generator: ImageGenerator) -> None:
 
 
 def _unknown(what: str) -> NotStarted:
-    return NotStarted([Problem(what, f"Name one of {', '.join(BUILT_IN)}, or a block as type-slug/name that the server has.")])
+    return NotStarted(
+        [Problem(what, f"Name one of {', '.join(BUILT_IN)}, or a block as type-slug/name that the server has.")]
+    )

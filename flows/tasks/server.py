@@ -7,16 +7,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import requests
 
-# A run's story is told by the command itself; what else it has to say is for the server's log. Before Prefect is loaded.
+# A run's story is told by the command itself; the rest is for the server's log. Before Prefect is loaded.
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
-from prefect.events.worker import EventsWorker  # noqa: E402 - the lines above come first
-from prefect.logging.handlers import APILogWorker  # noqa: E402 - as above
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings  # noqa: E402 - as above
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from flows.batch.problems import NotStarted, Problem  # noqa: E402 - as above
-from flows.tasks.embedded_server import EmbeddedServer, ServerNotStarted, embedded_server  # noqa: E402 - as above
+from flows.batch.problems import NotStarted, Problem
+from flows.tasks.embedded_server import EmbeddedServer, ServerNotStarted, embedded_server
 
 ANSWER_S = 10
 LAST_WORDS_S = 10
@@ -37,7 +37,7 @@ def prefect_server() -> Iterator[Ready]:
         yield nullcontext
         return
     with embedded_server() as server:
-        _say("Prefect server: one of its own for this run (set PREFECT_API_URL to use yours); it takes some 10 s to start.")
+        _say("Prefect server: one of its own for this run, some 10 s to start (PREFECT_API_URL names yours).")
         yield lambda: _using(server)
 
 
@@ -70,4 +70,5 @@ def _check(url: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -1,4 +1,3 @@
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +114,11 @@ def test_pad_fills_up_with_the_borders_colour(tmp_path: Path) -> None:
 
 def test_pad_is_white_round_a_scene(tmp_path: Path) -> None:
     """Where the border has many colours the rest is white."""
-    finish_image(saved(quarters(), tmp_path / "o"), tmp_path / "i.png", Finish(800, 400, Fit.PAD))
+    image = Image.new("RGB", (400, 400), "navy")
+    ImageDraw.Draw(image).rectangle((300, 0, 400, 400), fill="olive")
+    finish_image(saved(image, tmp_path / "o"), tmp_path / "i.png", Finish(800, 400, Fit.PAD))
     assert colour(tmp_path / "i.png", 3, 200) == (255, 255, 255)
-    assert colour(tmp_path / "i.png", 210, 10) == (255, 0, 0)
+    assert colour(tmp_path / "i.png", 210, 10) == (0, 0, 128)
 
 
 def test_pad_of_a_cut_out_stays_see_through(tmp_path: Path) -> None:
@@ -178,11 +179,9 @@ def test_a_turned_photo_is_set_upright_and_its_metadata_dropped(tmp_path: Path) 
             assert not {"exif", "icc_profile", "comment", "dpi"} & set(image.info)
 
 
-def test_a_wide_profile_is_turned_into_srgb(tmp_path: Path) -> None:
+def test_another_profile_is_turned_into_srgb(tmp_path: Path) -> None:
     """Colours in another colour space look the same once their profile is gone."""
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 5000))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    assert lab.profile.xcolor_space.strip() == "Lab"
     swapped = bytearray(srgb.tobytes())
     red, green = swapped.find(b"rXYZ"), swapped.find(b"gXYZ")
     swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"
@@ -216,4 +215,3 @@ def test_the_same_finish_gives_the_same_bytes(tmp_path: Path) -> None:
     finish = Finish.parse(size="120x63", format="jpeg")
     made = [finish_image(original, tmp_path / name, finish).sha256 for name in ("a", "b")]
     assert made[0] == made[1]
-    assert BytesIO((tmp_path / "a").read_bytes()).getvalue() == (tmp_path / "b").read_bytes()
