@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.batch.problems import NotStarted
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
     from flows.batch.plan import Plan
     from flows.batch.run import BatchRun
-    from flows.batch.settings import BatchSettings
+    from flows.batch.settings import BatchSettings, RedoSettings
+
+Settings = TypeVar("Settings", "BatchSettings", "RedoSettings")
 
 EPILOG = """\
 exit codes: 0 every row has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
@@ -46,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - each command loads what it needs
 
-    with prefect_server() as ready:
+    with prefect_server() as ready, ExitStack() as early:
+        if "/" in settings.generator:  # a block, which the server has
+            early.enter_context(ready())
         from flows.batch.plan import MANY_CHANGED, check_changed  # noqa: PLC0415 - loaded while the server starts
         from flows.tasks.generators import check_generator, load_generator  # noqa: PLC0415 - as above
 
@@ -66,7 +71,12 @@ def run(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Tell what a run would buy; starts no server."""
-    planned, _ = _planned(_settings(options))
+    settings = _settings(options)
+    if "/" in settings.generator:  # a block, which the server has
+        from flows.tasks.server import check_server  # noqa: PLC0415 - each command loads what it needs
+
+        check_server()
+    planned, _ = _planned(settings)
     _print_plan(planned)
     return 0
 
@@ -78,7 +88,7 @@ def redo(options: argparse.Namespace) -> int:
     given = {
         name: value for name, value in vars(options).items() if name in RedoSettings.model_fields and value is not None
     }
-    settings = RedoSettings(**given | {"skus": [sku for sku in options.sku.split(",") if sku]})
+    settings = _checked(RedoSettings, given | {"skus": [sku for sku in options.sku.split(",") if sku]})
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - as above
 
     with prefect_server() as ready:
@@ -181,9 +191,7 @@ def _add_places(command: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace) -> "BatchSettings":
-    from pydantic import ValidationError  # noqa: PLC0415 - each command loads what it needs
-
-    from flows.batch.problems import Problem  # noqa: PLC0415 - as above
+    from flows.batch.problems import Problem  # noqa: PLC0415 - each command loads what it needs
     from flows.batch.settings import BatchSettings  # noqa: PLC0415 - as above
 
     given = {
@@ -193,11 +201,24 @@ def _settings(options: argparse.Namespace) -> "BatchSettings":
     wrong = [variable for variable, equals, column in pairs if not (variable and equals and column)]
     if wrong:
         raise NotStarted([Problem(f"--map {text} says no column.", "Write --map VARIABLE=COLUMN.") for text in wrong])
+    return _checked(BatchSettings, given | {"columns": {variable: column for variable, _, column in pairs}})
+
+
+def _checked(kind: "type[Settings]", given: dict[str, Any]) -> "Settings":
+    from pydantic import ValidationError  # noqa: PLC0415 - each command loads what it needs
+
+    from flows.batch.problems import Problem  # noqa: PLC0415 - as above
+
     try:
-        return BatchSettings(**given, columns={variable: column for variable, _, column in pairs})
+        return kind(**given)
     except ValidationError as error:
+        options = {"csv": "CSV", "skus": "--sku"}
+        wrong = [(str(found["loc"][0]), found["msg"]) for found in error.errors()]
         raise NotStarted(
-            [Problem(f"--{found['loc'][0]}: {found['msg']}.", "See rowshot run --help.") for found in error.errors()]
+            [
+                Problem(f"{options.get(name, '--' + name.replace('_', '-'))}: {told}.", "See rowshot --help.")
+                for name, told in wrong
+            ]
         ) from error
 
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flows.batch.files import replacing
+from flows.batch.prices import dollars
 from flows.batch.rows import RowReport, Status
 
 if TYPE_CHECKING:
@@ -77,12 +77,6 @@ def write_contact_sheet(path: Path, report: "Report", base: str = "") -> None:
             text = template.render(shared, page=page, data=data)
             beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     _remove_further_pages(path, len(pages))
-
-
-def dollars(amount: Decimal) -> str:
-    """`amount` for people: two decimals, or up to four where it takes them ($12.40, $0.039)."""
-    whole, _, cents = f"{amount:,.4f}".partition(".")
-    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
 def _page(path: Path, number: int, rows: Sequence[RowReport]) -> _Page:

@@ -189,5 +189,5 @@ def _told() -> Iterator[None]:
         yield
     except OperationalError as error:
         raise LedgerUnavailable(
-            f"The ledger can't be used: {error.orig}. What was bought is kept; when it is back, run the same command again."
+            f"The ledger can't be used: {error.orig}. What was bought is kept; once it is back, run the command again."
         ) from error

@@ -9,8 +9,8 @@ from decimal import Decimal
 from flows.batch.jobs import Batch, Job, Source, read_jobs
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_images import Key, Standing
-from flows.batch.ledger_tables import State, plain
-from flows.batch.prices import Price, PriceBook
+from flows.batch.ledger_tables import State
+from flows.batch.prices import Price, PriceBook, dollars_or_free
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
@@ -65,9 +65,7 @@ class Plan:
     def headline(self) -> str:
         """The plan in one sentence."""
         what = (
-            f"{len(self.to_buy):,} images to buy for about {plain(self.cost_usd):f} USD"
-            if self.to_buy
-            else "nothing to buy"
+            f"{len(self.to_buy):,} images to buy, {dollars_or_free(self.cost_usd)}" if self.to_buy else "nothing to buy"
         )
         return f"{self.batch.csv}: {what}, {self.bought:,} bought already"
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from flows.batch.ledger_tables import State, plain
+from flows.batch.ledger_tables import State
 from flows.batch.plan import Plan
+from flows.batch.prices import dollars_or_free
 
 NOTES = {
     State.FAILED: "failed before, taken up again",
@@ -44,9 +45,9 @@ def _money(plan: Plan) -> Iterator[str]:
         yield "  Nothing to buy."
         return
     rest = f", and {plan.unpriced:,} whose price nobody knows" if plan.unpriced else ""
-    yield f"  To buy: {len(plan.to_buy):,} images, about {plain(plan.cost_usd):f} USD{rest}"
+    yield f"  To buy: {len(plan.to_buy):,} images, {dollars_or_free(plan.cost_usd)}{rest}"
     for cost in plan.costs:
-        price = "price not known" if cost.usd is None else f"{plain(cost.usd):f} USD"
+        price = "price not known" if cost.usd is None else dollars_or_free(cost.usd)
         yield f"  {cost.images:>7,}  {cost.model:<20} {price}"
 
 

@@ -91,6 +91,17 @@ class PriceBook:
         return {p.model for p in self._prices.values() if p.model != ANY and generator in {"", p.generator}}
 
 
+def dollars(usd: Decimal) -> str:
+    """An amount for people: two decimals, or up to four where it takes them ($12.40, $0.039)."""
+    whole, _, cents = f"{usd:,.4f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
+def dollars_or_free(usd: Decimal) -> str:
+    """What something costs, for people."""
+    return dollars(usd) if usd else "free"
+
+
 def _price(row: Mapping[str, str]) -> Price:
     usd = Decimal(row["usd"])
     if not usd.is_finite() or usd < 0:

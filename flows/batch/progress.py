@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flows.batch.batch_rows import Run, Spent
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_database import LedgerUnavailable
-from flows.batch.ledger_tables import plain
+from flows.batch.prices import dollars
 from flows.batch.rows import Status
 
 TERMINAL_EVERY_S = 0.5
@@ -58,9 +58,9 @@ class Moment:
 
 def money(spent: Spent) -> str:
     """What was spent, with what is in doubt of it."""
-    doubt = f" ({plain(spent.in_doubt_usd):f} of it in doubt)" if spent.in_doubt_usd else ""
+    doubt = f" ({dollars(spent.in_doubt_usd)} of it in doubt)" if spent.in_doubt_usd else ""
     unpriced = ", and calls whose price nobody knows" if spent.has_unpriced else ""
-    return f"{plain(spent.usd):f} USD{doubt}{unpriced}"
+    return f"{dollars(spent.usd) if spent.usd else 'nothing'}{doubt}{unpriced}"
 
 
 def moment(ledger: Ledger, output: str, since: float = 0.0) -> Moment | None:

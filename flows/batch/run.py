@@ -14,14 +14,15 @@ from flows.batch.batch_rows import Run
 from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
 from flows.batch.ledger import Ledger
-from flows.batch.ledger_tables import State, plain
-from flows.batch.prices import PriceBook
+from flows.batch.ledger_tables import State
+from flows.batch.prices import PriceBook, dollars, dollars_or_free
+from flows.batch.problems import NotStarted, Problem
 from flows.batch.purchase import Generator, Purchase
 from flows.batch.report import Report, write_report
 from flows.batch.rows import RowReport, Status
 from flows.batch.settings import BatchSettings
 from flows.batch.slots import Slots
-from flows.batch.stores import OutputFolder
+from flows.batch.stores import OutputFolder, StoreUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,11 @@ class Summary:
         if self.stopped:
             yield f"Ended early: {self.stopped}"
         paid = (
-            f"{self.bought:,} bought now for {plain(self.spent_usd):f} USD" if self.bought else "nothing was bought now"
+            f"{self.bought:,} bought now ({dollars_or_free(self.spent_usd)})"
+            if self.bought
+            else "nothing was bought now"
         )
-        doubt = f", {plain(self.in_doubt_usd):f} USD of it in doubt" if self.in_doubt_usd else ""
+        doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
         yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
         kinds = Counter(row.error_kind for row in self.failures)
         for kind, count in kinds.most_common():
@@ -128,7 +131,10 @@ class BatchRun:
 
     def begin(self, provider: str, batch: Batch | None = None) -> None:
         """From here on the run and the rows of its file are in the ledger. Raises: NotStarted."""
-        self.output.prepare()
+        try:
+            self.output.prepare()
+        except StoreUnusable as error:
+            raise NotStarted([Problem(str(error), "")]) from error
         csv, columns, rows = (batch.csv, batch.columns, batch.rows) if batch else ("", (), ())
         self.provider = provider
         self.ledger.rows.begin(Run(self.id, self.output.name, csv, columns, provider, self.started_at), rows)

@@ -27,7 +27,7 @@ class BatchSettings(BaseModel):
     generator: str = Field(
         default="proof",
         title="Image generator",
-        description="proof (drawn here, free), anycap (the AnyCap CLI), or a block as type-slug/name, like anycap/team.",
+        description="proof (drawn here, free), anycap (the AnyCap CLI) or a block as type-slug/name, like anycap/team.",
         min_length=1,
         json_schema_extra={"position": 2},
     )

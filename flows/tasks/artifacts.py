@@ -11,6 +11,7 @@ from prefect.artifacts import (
 )
 
 from flows.batch.plan import Plan
+from flows.batch.prices import dollars_or_free
 from flows.batch.run import Summary
 
 EVERY_S = 5.0
@@ -39,7 +40,11 @@ class Progress:
 def show_plan(plan: Plan) -> None:
     """The plan's costs, as a table."""
     table = [
-        {"model": cost.model, "images": cost.images, "USD": "not known" if cost.usd is None else f"{cost.usd:f}"}
+        {
+            "model": cost.model,
+            "images": cost.images,
+            "cost": "not known" if cost.usd is None else dollars_or_free(cost.usd),
+        }
         for cost in plan.costs
     ]
     create_table_artifact(table, key="rowshot-plan", description="What this run buys, at list prices")
@@ -52,9 +57,9 @@ def show_summary(summary: Summary) -> None:
         lines += [f"**Ended early:** {_escaped(summary.stopped)}", ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {status} | {count} |" for status, count in summary.counts.items()]
-    lines += [f"| spent | {summary.spent_usd:f} USD |"]
+    lines += [f"| spent | {dollars_or_free(summary.spent_usd)} |"]
     if summary.in_doubt_usd:
-        lines += [f"| of it in doubt | {summary.in_doubt_usd:f} USD |"]
+        lines += [f"| of it in doubt | {dollars_or_free(summary.in_doubt_usd)} |"]
     lines += [f"| time | {summary.seconds:.0f} s |", "", f"Contact sheet: `{_escaped(str(summary.contact_sheet))}`"]
     create_markdown_artifact("\n".join(lines), key="rowshot-summary")
     failures = summary.failures

@@ -41,6 +41,21 @@ def prefect_server() -> Iterator[Ready]:
         yield lambda: _using(server)
 
 
+def check_server() -> None:
+    """Raise NotStarted unless a Prefect server is configured and answers."""
+    url = get_current_settings().api.url
+    if not url:
+        raise NotStarted(
+            [
+                Problem(
+                    "Only a Prefect server that is up knows its blocks, and none is configured.",
+                    "Start one with `prefect server start` and set PREFECT_API_URL.",
+                )
+            ]
+        )
+    _check(url)
+
+
 @contextmanager
 def _using(server: EmbeddedServer) -> Iterator[None]:
     try:
