@@ -166,7 +166,7 @@ class Purchase:
             place = self.output.keep(attempt.job, source, verified)
         except OSError as error:
             raise StoreUnusable(
-                f"The image of {attempt.job.sku!r} is paid for and can't be kept: {error}. It lies in {attempt.folder}: "
+                f"The image of {attempt.job.sku!r} is paid for and can't be kept: {error}. It is in {attempt.folder}: "
                 "make room there, then run the same command again; it is taken from there."
             ) from error
         self.ledger.calls.bought(attempt, image, verified, self._cost(attempt.job, image.credits_used), place)

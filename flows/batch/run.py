@@ -60,11 +60,8 @@ class Summary:
         """How the run ended, for a terminal."""
         if self.stopped:
             yield f"Ended early: {self.stopped}"
-        paid = (
-            f"{self.bought:,} bought now ({dollars_or_free(self.spent_usd)})"
-            if self.bought
-            else "nothing was bought now"
-        )
+        cost = dollars_or_free(self.spent_usd)
+        paid = f"{self.bought:,} bought now ({cost})" if self.bought else "nothing was bought now"
         doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
         yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
         kinds = Counter(row.error_kind for row in self.failures)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.batch.contact_sheet import MEANINGS, PAGE_ROWS, dollars, write_contact_sheet
+from flows.batch.contact_sheet import MEANINGS, PAGE_ROWS, write_contact_sheet
+from flows.batch.prices import dollars
 from flows.batch.report import Report
 from flows.batch.rows import RowReport, Status
 

@@ -1,0 +1,76 @@
+"""The real rowshot command as a child process, and what it leaves behind for a test to look at."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from anycap_server import AnyCapServer
+from cli import anycap_executable
+
+ROWSHOT = Path(sys.executable).with_name("rowshot")
+HEADER = "sku,name,color"
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """A child's environment: this process's own, with a ledger in `folder`, and `variables` on top."""
+    return {**os.environ, "ROWSHOT_LEDGER": str(folder / "ledger.sqlite3"), "COLUMNS": "200", **variables}
+
+
+def anycap_variables(server: AnyCapServer, folder: Path) -> dict[str, str]:
+    """What the `anycap` generator needs to draw against `server` with the real CLI and no login of whoever tests."""
+    return {
+        "ROWSHOT_ANYCAP": str(anycap_executable()),
+        "ANYCAP_API_KEY": server.key,
+        "ANYCAP_API_ENDPOINT": server.url,
+        "ANYCAP_CONFIG_DIR": str(folder / "anycap"),
+        "ANYCAP_NO_KEYRING": "1",
+    }
+
+
+def rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder`, without a terminal, to its end."""
+    return subprocess.run(
+        [ROWSHOT, *arguments],
+        cwd=folder,
+        env=environment(folder, **variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def start_rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Start the command in `folder`, without a terminal; what it says on stderr comes with what it prints."""
+    return subprocess.Popen(
+        [ROWSHOT, *arguments],
+        cwd=folder,
+        env=environment(folder, **variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def write_csv(path: Path, rows: Mapping[str, str] | Iterable[str]) -> Path:
+    """A CSV of rows for the default template: sku to the product's name, or skus alone."""
+    names = rows if isinstance(rows, Mapping) else {sku: f"product {sku}" for sku in rows}
+    lines = [HEADER, *(f"{sku},{name},red" for sku, name in names.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV that a run has left."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_sku(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a CSV that a run has left, by their sku."""
+    return {row["sku"]: row for row in table(path)}
