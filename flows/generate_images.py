@@ -35,9 +35,10 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     if plan.to_buy:
         check_generator(generator)
     run.begin(generator.capabilities.provider, plan.batch)
-    generate_images_of(run, generator, plan.todo)
-
-    summary = run.finish()
+    try:
+        generate_images_of(run, generator, plan.todo)
+    finally:  # an interrupted run leaves its reports, too
+        summary = run.finish()
     show_summary(summary)
     log.info(str(summary))
     return ended(summary)

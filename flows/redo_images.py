@@ -28,10 +28,11 @@ def redo_images(redo: RedoSettings) -> State[Any]:
     jobs = redo_jobs(redo, found, run.ledger, source_of(generator))
 
     run.begin(generator.capabilities.provider)
-    generate_images_of(run, generator, jobs)
-    run.show_bought(jobs)
-
-    summary = run.finish(jobs)
+    try:
+        generate_images_of(run, generator, jobs)
+    finally:  # an interrupted run leaves its reports, too
+        run.show_bought(jobs)
+        summary = run.finish(jobs)
     show_summary(summary)
     log.info(str(summary))
     return ended(summary)

@@ -95,6 +95,7 @@ def prefect_server_url() -> Iterator[str]:
             _wait_until_healthy(server, address, log_path)
             yield address
         finally:
+            _send_last_words()
             server.terminate()
             try:
                 server.wait(timeout=30)
@@ -135,6 +136,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _send_last_words() -> None:
+    """Have this process tell the server what it still holds back, or it goes on trying for a minute after the tests."""
+    if "prefect" in sys.modules:
+        from prefect.events.worker import EventsWorker  # noqa: PLC0415 - most suites need no Prefect
+        from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
+
+        APILogWorker.drain_all(timeout=10)
+        EventsWorker.drain_all(timeout=10)
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: Path) -> None:

@@ -72,7 +72,7 @@ def write_contact_sheet(path: Path, report: "Report", base: str = "") -> None:
     for page, part in zip(pages, parts, strict=True):
         cards = [_card(row, base, same_as.get(row.line, 0)) for row in part]
         data = _script_json({"rows": cards, "meanings": MEANINGS})
-        with replacing(path.with_name(page.name), durable=False) as beside:
+        with replacing(path.with_name(page.name)) as beside:
             # Half a surrogate pair, which a provider's message may hold, is spelt out: in JSON it then is an escape.
             text = template.render(shared, page=page, data=data)
             beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

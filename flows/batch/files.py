@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -63,15 +63,13 @@ def thumbnail_path(template: str, sku: str, fingerprint: str) -> PurePosixPath:
 
 
 def keep_file(source: Path, destination: Path) -> None:
-    """Put the bytes of `source` at `destination` so that they outlast a crash of the machine; `source` stays.
+    """Put the bytes of `source` at `destination`; `source` stays. `sync` makes them outlast a power cut.
 
     A hard link where the file system can, else a copy. The same bytes there already are left alone, others replaced.
     Raises OSError, and then `destination` is as it was.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     if destination.is_file() and filecmp.cmp(source, destination, shallow=False):
-        _sync(destination)
-        _sync_folder(destination.parent)
         return
     with replacing(destination) as beside:
         try:
@@ -82,28 +80,27 @@ def keep_file(source: Path, destination: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a free path beside `path` to write to; at the end it is renamed to `path`, or removed if anything fails.
 
-    The parent folder is made. `durable=False` skips the wait for the disk: for what can be made again.
+    The parent folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         yield beside
-        if durable:
-            _sync(beside)
         beside.replace(path)
-        if durable:
-            _sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def write_text_atomically(path: Path, text: str, encoding: str = "utf-8") -> None:
-    """Write `text` as it is, line ends included: a reader sees the old file or the new one, never a part."""
-    with replacing(path) as beside:
-        beside.write_bytes(text.encode(encoding))
+def sync(paths: Iterable[Path]) -> None:
+    """Wait until these files and their names are on the disk. Many at once cost little more than one."""
+    files = list(paths)
+    for path in files:
+        _sync(path)
+    for folder in {path.parent for path in files}:
+        _sync_folder(folder)
 
 
 def _path(folder: str, template: str, name: str, fingerprint: str, extension: str) -> PurePosixPath:

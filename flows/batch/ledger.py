@@ -4,11 +4,13 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from sqlalchemy import func, select, tuple_, update
 
 from blocks.image import Mode
 from flows.batch.batch_rows import BatchRows
+from flows.batch.files import sync
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job
 from flows.batch.ledger_calls import Calls
@@ -26,8 +28,8 @@ from flows.batch.ledger_images import (
     standing_of,
     write_place,
 )
-from flows.batch.ledger_tables import State, images, places
-from flows.batch.owners import Owner, owning
+from flows.batch.ledger_tables import State, images, owners, places
+from flows.batch.owners import Owner, is_alive, owning
 from flows.batch.verify import VerifiedImage
 
 
@@ -50,6 +52,12 @@ class Ledger:
     def owning(self, run: str) -> AbstractContextManager[Owner]:
         """Be a holder of rows, for one run, while the body runs."""
         return owning(self._database, run)
+
+    def is_held(self, run: str) -> bool:
+        """Whether a live process is buying for this run."""
+        with self._database.reading() as connection:
+            holders = connection.execute(select(owners.c.owner).where(owners.c.run == run)).scalars().all()
+            return any(is_alive(connection, holder) for holder in holders)
 
     def standings(self, keys: Iterable[Key]) -> dict[Key, Standing]:
         """How these images stand; those the ledger doesn't have are left out."""
@@ -126,6 +134,7 @@ class Ledger:
 
     def restored(self, key: Key, verified: VerifiedImage, place: Place) -> None:
         """A bought image's file was found again, or fetched."""
+        sync([Path(place.output) / place.original])
         with self._database.writing() as connection:
             write_place(connection, key, place)
             connection.execute(

@@ -1,18 +1,23 @@
 """The ledger's database: SQLite in a file of the user's, or another through its SQLAlchemy URL."""
 
 import os
+import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 import platformdirs
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
+from flows.batch.files import sync
 from flows.batch.ledger_tables import SCHEMA_VERSION, meta, metadata
 from flows.batch.problems import NotStarted, Problem
 
@@ -45,8 +50,9 @@ def connect(url: str) -> Engine:
             engine = _sqlite(url, parsed.database or "")
         else:
             engine = create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=64)
-        metadata.create_all(engine)
-        _check_version(engine)
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            metadata.create_all(connection)
+            _check_version(connection)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise NotStarted(
             [Problem(f"The ledger's URL can't be used: {error}.", "Give one like sqlite:////path/ledger.sqlite3.")]
@@ -75,7 +81,7 @@ def _sqlite(url: str, database: str) -> Engine:
         connection.isolation_level = (
             None  # the driver's own BEGIN is deferred: two writers would then deadlock into an error
         )
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")  # what was bought must survive a power cut, not only a crash
 
     @event.listens_for(engine, "begin")
@@ -85,43 +91,37 @@ def _sqlite(url: str, database: str) -> Engine:
     return engine
 
 
-def _check_version(engine: Engine) -> None:
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        version = connection.scalar(select(meta.c.value).where(meta.c.name == "schema"))
-        if version is None:
-            connection.execute(insert(meta).values(name="schema", value=str(SCHEMA_VERSION)))
-        elif int(version) > SCHEMA_VERSION:
-            raise NotStarted(
-                [Problem("The ledger was made by a newer Rowshot.", "Update this one, or name another ledger.")]
-            )
-
-
-class _Work(Generic[Result]):
-    """One thread's piece of a shared transaction."""
-
-    def __init__(self, work: Callable[[Connection], Result]) -> None:
-        self._work = work
-        self._result: Result | None = None
-        self._error: BaseException | None = None
-        self.done = False
-
-    def run(self, connection: Connection) -> None:
-        """Do it, undoing this piece alone if it fails."""
+def _write_ahead(connection: Any) -> None:
+    """Switch to a write-ahead log: for this SQLite does not wait its turn where several make a new ledger at once."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
         try:
-            with connection.begin_nested():
-                self._result = self._work(connection)
-        except (SQLAlchemyError, ValueError, LookupError) as error:
-            self._error = error
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
-    def fail(self, error: BaseException) -> None:
-        """The whole transaction came to nothing."""
-        self._error = error
 
-    def outcome(self) -> Result:
-        """What the work gave, or its error."""
-        if self._error is not None:
-            raise self._error
-        return cast("Result", self._result)
+def _check_version(connection: Connection) -> None:
+    version = connection.scalar(select(meta.c.value).where(meta.c.name == "schema"))
+    if version is None:
+        connection.execute(insert(meta).values(name="schema", value=str(SCHEMA_VERSION)))
+    elif int(version) > SCHEMA_VERSION:
+        raise NotStarted(
+            [Problem("The ledger was made by a newer Rowshot.", "Update this one, or name another ledger.")]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One row's part of a transaction that several share."""
+
+    work: Callable[[Connection], Any]
+    files: Sequence[Path]
+    done: Future[Any]
 
 
 class Database:
@@ -129,9 +129,11 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # SQLite has one writer at a time, and its own waiting is a poll that starves some: queue for it fairly instead.
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
-        self._waiting: deque[_Work[Any]] = deque()
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time, and its own waiting is a poll that starves some: take turns instead.
+        self._turn = threading.Lock()
+        self._waiting: deque[_Write] = deque()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -145,37 +147,43 @@ class Database:
 
         Raises: LedgerUnavailable where the database can't be reached or stays locked for over a minute.
         """
-        with self._turn or nullcontext(), self._begun() as connection:
+        with self._turn if self._is_sqlite else nullcontext(), self._begun() as connection:
             yield connection
 
-    def write(self, work: Callable[[Connection], Result]) -> Result:
-        """Do one row's work in a transaction, and return once it is safe on disk.
+    def write(self, work: Callable[[Connection], Result], files: Sequence[Path] = ()) -> Result:
+        """Do one row's work in a transaction, and return once it is safe on disk; `files` are so before it.
 
         On SQLite the rows that wait meanwhile share the next transaction: a commit waits for the disk, and many rows
         that end together would otherwise wait for as many. Raises: LedgerUnavailable, and what `work` raises.
         """
-        if self._turn is None:
+        if not self._is_sqlite:
+            sync(files)
             with self._begun() as connection:
                 return work(connection)
-        mine = _Work(work)
-        self._waiting.append(mine)
-        with self._turn:
-            if not mine.done:  # whoever had the turn before may have done it along with its own
-                self._do_waiting()
-        return mine.outcome()
+        done: Future[Result] = Future()
+        self._waiting.append(_Write(work, files, done))
+        self._writer.submit(self._write_waiting)
+        return done.result()
 
-    def _do_waiting(self) -> None:
+    def _write_waiting(self) -> None:
         several = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:
-            with self._begun() as connection:
-                for one in several:
-                    one.run(connection)
-        except LedgerUnavailable as error:
-            for one in several:
-                one.fail(error)
-        finally:
-            for one in several:
-                one.done = True
+            results = self._write_together(several)
+        except Exception as error:  # noqa: BLE001 - it is raised again where the row's own thread waits
+            if len(several) == 1:
+                several[0].done.set_exception(error)
+                return
+            for one in several:  # one of them failed: let the others not suffer by it
+                self._waiting.appendleft(one)
+                self._write_waiting()
+        else:
+            for one, result in zip(several, results, strict=True):
+                one.done.set_result(result)
+
+    def _write_together(self, several: Sequence[_Write]) -> list[Any]:
+        with self._turn, self._begun() as connection:
+            sync(path for one in several for path in one.files)
+            return [one.work(connection) for one in several]
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:

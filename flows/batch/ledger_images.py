@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Table, delete, insert
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, bindparam, delete, insert
 
 from blocks.image import ChildProcess
 from flows.batch.jobs import Job
@@ -48,6 +48,7 @@ class Standing:
     url: str
     sha256: str
     extension: str
+    attempts: int
     paid_calls: int
     error_kind: str
     error: str
@@ -84,6 +85,7 @@ STANDING = (
     images.c.url,
     images.c.sha256,
     images.c.extension,
+    images.c.attempts,
     images.c.paid_calls,
     images.c.error_kind,
     images.c.error,
@@ -93,6 +95,17 @@ STANDING = (
 def key_of(table: Table) -> tuple[Column[Any], Column[Any], Column[Any]]:
     """The three columns of a ledger key."""
     return (table.c.sku, table.c.template, table.c.fingerprint)
+
+
+def this_image(table: Table) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a row is the image that `this` names, for a statement that is made once."""
+    return tuple(column == bindparam(f"this_{column.name}") for column in key_of(table))
+
+
+def this(key: Key) -> dict[str, object]:
+    """The parameters of `this_image`."""
+    sku, template, fingerprint = key
+    return {"this_sku": sku, "this_template": template, "this_fingerprint": fingerprint}
 
 
 def is_image(table: Table, key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bool]]:
@@ -111,6 +124,7 @@ def standing_of(row: Row[*tuple[Any, ...]]) -> Standing:
         url=row.url,
         sha256=row.sha256,
         extension=row.extension,
+        attempts=row.attempts,
         paid_calls=row.paid_calls,
         error_kind=row.error_kind,
         error=row.error,
@@ -132,22 +146,25 @@ def facts_of(verified: VerifiedImage) -> dict[str, Any]:
     }
 
 
+_DROP_PLACE = delete(places).where(*this_image(places), places.c.output == bindparam("this_output"))
+_NEW_PLACE = insert(places)
+
+
 def write_place(connection: Connection, key: Key, place: Place) -> None:
     """Put down where an image is in one output, in place of what was known of it there."""
-    connection.execute(delete(places).where(*is_image(places, key), places.c.output == place.output))
+    connection.execute(_DROP_PLACE, {**this(key), "this_output": place.output})
     sku, template, fingerprint = key
-    connection.execute(
-        insert(places).values(
-            sku=sku,
-            template=template,
-            fingerprint=fingerprint,
-            output=place.output,
-            original=place.original,
-            path=place.path,
-            finish=place.finish,
-            thumbnail=place.thumbnail,
-        )
-    )
+    values = {
+        "sku": sku,
+        "template": template,
+        "fingerprint": fingerprint,
+        "output": place.output,
+        "original": place.original,
+        "path": place.path,
+        "finish": place.finish,
+        "thumbnail": place.thumbnail,
+    }
+    connection.execute(_NEW_PLACE, values)
 
 
 def chunks(items: Iterable[Item]) -> Iterator[Sequence[Item]]:

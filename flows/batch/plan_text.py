@@ -19,7 +19,7 @@ NOTES = {
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan, a line at a time."""
     batch = plan.batch
-    yield f"{batch.csv}: {_rows(len(batch.rows))}, {len(batch.jobs):,} images"
+    yield f"{batch.csv}: {_count(len(batch.rows), 'row')}, {_count(len(batch.jobs), 'image')}"
     new = plan.states.get(State.PENDING, 0) - plan.changed
     yield f"  {new:>7,}  new"
     for count, what in (
@@ -45,11 +45,11 @@ def _money(plan: Plan) -> Iterator[str]:
         yield "  Nothing to buy."
         return
     rest = f", and {plan.unpriced:,} whose price nobody knows" if plan.unpriced else ""
-    yield f"  To buy: {len(plan.to_buy):,} images, {dollars_or_free(plan.cost_usd)}{rest}"
+    yield f"  To buy: {_count(len(plan.to_buy), 'image')}, {dollars_or_free(plan.cost_usd)}{rest}"
     for cost in plan.costs:
         price = "price not known" if cost.usd is None else dollars_or_free(cost.usd)
         yield f"  {cost.images:>7,}  {cost.model:<20} {price}"
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+def _count(count: int, of: str) -> str:
+    return f"1 {of}" if count == 1 else f"{count:,} {of}s"

@@ -82,7 +82,8 @@ def status_lines(ledger: Ledger, output: str) -> Iterator[str]:
         yield f"  {count:>7,}  {status}"
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(now.run.started_at))
     what = f"run of {now.run.csv}" if now.run.csv else "redo"
-    ended = {"running": "under way", "ended": "ended", "stopped": f"ended early: {now.run.reason}"}[now.run.outcome]
+    running = "under way" if ledger.is_held(now.run.id) else "cut off, or about to end"
+    ended = {"running": running, "ended": "ended", "stopped": f"ended early: {now.run.reason}"}[now.run.outcome]
     yield f"  newest: {what}, began {began}, {ended}"
     yield f"  {now}"
 

@@ -107,18 +107,19 @@ class Purchase:
         while True:
             with self.slots.hold():
                 held = self._take(job)
-                if isinstance(held, Attempt):
-                    bought = self._call(held, tries)
-                    if bought is not None:
-                        return bought, True
-                    continue
-            if held.state in {State.BOUGHT, State.LOST}:
-                return self._restore(job, held), False
-            if not held.state.in_flight:
-                raise Standstill(held)
-            found = self._look_up(job, held)
-            if found is not None:
-                return found, True
+                asked = (held, self._ask(held, tries)) if isinstance(held, Attempt) else held
+            if isinstance(asked, tuple):
+                bought = self._settle(*asked, tries)  # with the slot free again: the next call need not wait
+                if bought is not None:
+                    return bought, True
+            elif asked.state in {State.BOUGHT, State.LOST}:
+                return self._restore(job, asked), False
+            elif not asked.state.in_flight:
+                raise Standstill(asked)
+            else:
+                found = self._look_up(job, asked)
+                if found is not None:
+                    return found, True
 
     def _take(self, job: Job) -> Attempt | Standing:
         folder = self.output.open_call(new_attempt_id())
@@ -127,18 +128,32 @@ class Purchase:
             self.output.close_call(folder)
         return taken
 
-    def _call(self, attempt: Attempt, tries: "_Tries") -> Place | None:
-        """Make one call. None where another is due: the provider asked for patience, or took money for nothing once."""
+    def _ask(self, attempt: Attempt, tries: "_Tries") -> GeneratedImage | ImageGenerationError:
+        """Make one call. Where the provider asks for patience, or won't serve anybody, no other call starts."""
         try:
-            return self._keep(attempt, self._answer(attempt, self.generator.generate))
+            return self._answer(attempt, self.generator.generate)
         except RateLimited as error:
             tries.refusals += 1
+            backoff_s = min(2.0**tries.refusals, LONGEST_BACKOFF_S) + random.random()  # noqa: S311 - spreads calls
+            self.slots.pause(backoff_s if error.retry_after_s is None else error.retry_after_s)
+            return error
+        except StopError as error:
+            self.slots.stop(error)
+            return error
+        except ImageGenerationError as error:
+            return error
+
+    def _settle(self, attempt: Attempt, answer: GeneratedImage | ImageGenerationError, tries: "_Tries") -> Place | None:
+        """Write down what came of a call. None where another is due: after patience, or after one paid for nothing."""
+        try:
+            if isinstance(answer, ImageGenerationError):
+                raise answer
+            return self._keep(attempt, answer)
+        except RateLimited as error:
             if tries.refusals >= RATE_LIMITED_TIMES:
-                self._close(attempt, State.FAILED, Charged.NO, error)
+                self._fail(attempt, error)
                 raise
             self._close(attempt, State.RESERVED, Charged.NO, error)
-            backoff_s = min(2.0**tries.refusals, LONGEST_BACKOFF_S) + random.random()  # noqa: S311 - spreads calls, guards nothing
-            self.slots.pause(backoff_s if error.retry_after_s is None else error.retry_after_s)
         except NoImage as error:
             if tries.wasted or not error.was_paid:
                 self._give_up(attempt, error)
@@ -209,7 +224,6 @@ class Purchase:
                 self._close(attempt, State.REJECTED, Charged.NO, error)
             case StopError():
                 self._close(attempt, State.PENDING, Charged.NO, error)
-                self.slots.stop(error)
             case RetryableError():
                 self._close(attempt, State.FAILED, Charged.NO, error)
             case _:

@@ -137,7 +137,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[str |
     # The byte order mark is what tells Excel on Windows that this is UTF-8. A provider's message may hold half a
     # surrogate pair, which has no UTF-8: better spelt out than the whole file lost.
     with (
-        replacing(path, durable=False) as beside,
+        replacing(path) as beside,
         beside.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\r\n")

@@ -192,5 +192,5 @@ def _small_copy(image: Image.Image, turn: int) -> Image.Image:
 
 
 def _write_thumbnail(small: Image.Image, thumbnail: Path) -> None:
-    with replacing(thumbnail, durable=False) as beside:
+    with replacing(thumbnail) as beside:
         small.save(beside, "WEBP", quality=_THUMBNAIL_QUALITY, method=_THUMBNAIL_METHOD)

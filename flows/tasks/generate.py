@@ -1,5 +1,6 @@
 """The task that has one row's image made, and how it is mapped over a batch."""
 
+import logging
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -52,9 +53,14 @@ def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[
     from the others.
     """
     usd_per_credit = getattr(generator, "usd_per_credit", Decimal(0))
+    logging.getLogger("prefect.task_runs").setLevel(logging.WARNING)  # a run's log is its story, not a line a row
     threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(2 * run.slots.limit)
     with run.buying(generator, usd_per_credit) as purchase, threads as pool:
-        images = pool.map(generate_image, {"job": list(jobs), "purchase": unmapped(purchase)})
-        progress = Progress(len(jobs))
-        for _ in as_completed(images):
-            progress.add(1)
+        try:
+            images = pool.map(generate_image, {"job": list(jobs), "purchase": unmapped(purchase)})
+            progress = Progress(len(jobs))
+            for _ in as_completed(images):
+                progress.add(1)
+        except BaseException:  # such as Ctrl-C or a cancellation: what is in the making is waited for, no more is begun
+            run.slots.stop(RunStopped("It was interrupted; the same command goes on from here."))
+            raise

@@ -21,6 +21,8 @@ def load_generator(name: str) -> ImageGenerator:
         return built_in()
     if "/" not in name:
         raise _unknown(f"There is no image generator {name!r}.")
+    for ours in blocks.__all__:  # a document finds its class only once that is loaded
+        getattr(blocks, ours)
     try:
         block = Block.load(name)
     except ValueError as error:  # what it raises where the server has no such document, or no such block type

@@ -13,8 +13,8 @@ from flows.batch.files import (
     original_path,
     replacing,
     slug,
+    sync,
     thumbnail_path,
-    write_text_atomically,
 )
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -110,7 +110,8 @@ def test_kept_bytes_outlive_their_source(tmp_path: Path) -> None:
     source, kept = tmp_path / "source.png", tmp_path / "kept.png"
     source.write_bytes(b"picture")
     keep_file(source, kept)
-    write_text_atomically(source, "something else")
+    with replacing(source) as beside:
+        beside.write_text("something else")
     source.unlink()
     assert kept.read_bytes() == b"picture"
 
@@ -184,7 +185,9 @@ def test_the_final_name_is_not_there_before_the_end(tmp_path: Path) -> None:
     assert report.read_text() == "whole"
 
 
-def test_text_is_written_as_it_is(tmp_path: Path) -> None:
-    """Line ends stay what they are, and the encoding is the one that was asked for."""
-    write_text_atomically(tmp_path / "a.csv", "sku\r\n셔츠\n", "utf-8-sig")
-    assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfsku\r\n" + "셔츠\n".encode()
+def test_files_can_be_waited_for_until_they_are_on_disk(tmp_path: Path) -> None:
+    """Files that are there are waited for; one that is missing is told, and nobody takes it for safe."""
+    (tmp_path / "a.png").write_bytes(b"a")
+    sync([tmp_path / "a.png"])
+    with pytest.raises(FileNotFoundError):
+        sync([tmp_path / "a.png", tmp_path / "gone.png"])

@@ -64,8 +64,8 @@ def test_all_problems_are_told_at_once_with_line_column_and_mend(tmp_path: Path)
         (9, ""),
         (10, ""),
         (11, "sku"),
-        (11, "model"),
         (11, "name"),
+        (11, "model"),
     ]
     assert all(problem.mend for problem in found)
     told = {(problem.line, problem.column): str(problem) for problem in found}

@@ -1,6 +1,8 @@
 """The real rowshot command as a child process, and what it leaves behind for a test to look at."""
 
+import contextlib
 import csv
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 from anycap_server import AnyCapServer
 from cli import anycap_executable
+
+from flows.__main__ import main
 
 ROWSHOT = Path(sys.executable).with_name("rowshot")
 HEADER = "sku,name,color"
@@ -42,6 +46,23 @@ def rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess.Compl
         timeout=150,
         check=False,
     )
+
+
+def rowshot_here(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder`, in this process: the same code, without the seconds that loading it takes."""
+    before = dict(os.environ)
+    os.environ.update(environment(folder, **variables))
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(arguments)
+            except SystemExit as left:  # how argparse ends
+                code = int(left.code or 0)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
 
 def start_rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:

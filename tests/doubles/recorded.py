@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -55,6 +56,11 @@ class Recorded:
                 artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
             )
         return {artifact.key or "": artifact for artifact in found}
+
+    def deployment(self, name: str) -> DeploymentResponse:
+        """The deployment of this name, `flow/deployment`."""
+        with self._client() as client:
+            return client.read_deployment_by_name(name)
 
     def _task_runs(self, flow_run: UUID) -> list[TaskRun]:
         of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))

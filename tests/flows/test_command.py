@@ -1,0 +1,223 @@
+"""The command, as scripts hold on to it: exit codes, what is bought and what is said, on a Prefect server that is up."""
+
+import gzip
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from subprocess import run
+
+import pytest
+from command import by_sku, environment, rowshot, rowshot_here, table, write_csv
+from recorded import Recorded
+
+NAMES = {"a": "양말", "b": "모자", "c": "장갑", "d": "목도리"}
+
+
+def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: str) -> None:
+    """What is bought is never bought again: in parts by --limit, again unchanged, then with a changed and a new row."""
+    write_csv(tmp_path / "shop.csv", NAMES)
+
+    part = rowshot(tmp_path, "run", "shop.csv", "--limit", "3")
+    assert part.returncode == 0, part
+    assert f"Prefect server: {prefect_server}" in part.stderr
+    assert "3 of 4 rows have their image, 1 pending; 3 bought" in part.stdout
+    assert [row["status"] for row in table(tmp_path / "output/manifest.csv")] == ["stored"] * 3 + ["pending"]
+    assert len(Recorded(prefect_server).task_runs(_newest("shop.csv", prefect_server), 3)) == 3
+
+    rest = rowshot_here(tmp_path, "run", "shop.csv")
+    assert rest.returncode == 0, rest
+    assert "4 of 4 rows have their image; 1 bought" in rest.stdout
+
+    first = by_sku(tmp_path / "output/manifest.csv")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "output/images").rglob("*.*")}
+    assert len(files) == 4
+    unchanged = rowshot_here(tmp_path, "run", "shop.csv")
+    assert unchanged.returncode == 0
+    assert "Nothing to buy" in unchanged.stdout
+    assert "4 of 4 rows have their image; nothing was bought" in unchanged.stdout
+    assert by_sku(tmp_path / "output/manifest.csv") == first
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+    write_csv(tmp_path / "shop.csv", {**NAMES, "b": "비니", "e": "부츠"})
+    planned = rowshot_here(tmp_path, "plan", "shop.csv")
+    assert planned.returncode == 0
+    assert [line.split()[:2] for line in planned.stdout.splitlines()[1:4]] == [
+        ["1", "new"],
+        ["1", "changed,"],
+        ["3", "bought"],
+    ]
+    changed = rowshot_here(tmp_path, "run", "shop.csv")
+    assert changed.returncode == 0
+    assert "5 of 5 rows have their image; 2 bought" in changed.stdout
+    now = by_sku(tmp_path / "output/manifest.csv")
+    assert {sku for sku in first if now[sku]["path"] != first[sku]["path"]} == {"b"}
+    assert (tmp_path / "output" / first["b"]["path"]).exists()
+    assert {row["attempts"] for row in now.values()} == {"1"}
+    assert now["b"]["prompt"].startswith("이커머스 사진: 비니")
+
+
+def test_an_image_made_again_on_purpose(tmp_path: Path, prefect_server: str) -> None:
+    """A redo is a new image beside the old one; reports and later runs show the new one, and it is bought once."""
+    write_csv(tmp_path / "redo.csv", NAMES)
+    assert rowshot_here(tmp_path, "run", "redo.csv").returncode == 0
+    before = by_sku(tmp_path / "output/manifest.csv")
+    redone = rowshot(tmp_path, "redo", "--sku", "a,c", "--add", "softer light")
+    assert redone.returncode == 0, redone
+    assert "2 of 2 rows have their image; 2 bought" in redone.stdout
+    after = by_sku(tmp_path / "output/manifest.csv")
+    assert {sku for sku in NAMES if after[sku]["path"] != before[sku]["path"]} == {"a", "c"}
+    assert all((tmp_path / "output" / row["path"]).is_file() for row in [*before.values(), *after.values()])
+    assert after["a"]["prompt"] == f"{before['a']['prompt']}, softer light"
+    assert by_sku(tmp_path / "output/results.csv")["a"]["image_path"] == after["a"]["path"]
+
+    unchanged = rowshot_here(tmp_path, "run", "redo.csv")
+    assert (unchanged.returncode, "nothing was bought" in unchanged.stdout) == (0, True)
+    assert by_sku(tmp_path / "output/manifest.csv") == after
+
+    unknown = rowshot_here(tmp_path, "redo", "--sku", "a,zz")
+    assert unknown.returncode == 2
+    assert "'zz'" in unknown.stderr
+    assert "manifest.csv" in unknown.stderr
+
+
+def test_a_bad_csv_starts_nothing_and_names_every_problem(tmp_path: Path, prefect_server: str) -> None:
+    """All problems are told at once with line, column and mend, nothing is written, and no flow run begins; with
+    --skip-invalid the good rows go on."""
+    (tmp_path / "bad.csv").write_text(
+        'sku,name,color,template\na,"socks\nof wool",red,\nb,,red,\nc,cap,blue,nosuch\n,scarf,red,\nd,boots,red,\nd,shoes,red,\n',
+        encoding="utf-8",
+    )
+    bad = rowshot(tmp_path, "run", "bad.csv")
+    assert bad.returncode == 2
+    assert bad.stdout == ""
+    for where, mend in (
+        ("line 4, column 'name'", "Fill it in"),
+        ("line 5, column 'template'", "product_hero"),
+        ("line 6, column 'sku'", "Give the row a name"),
+        ("line 8, column 'sku'", "Give one of them another"),
+    ):
+        (told,) = [line for line in bad.stderr.splitlines() if where in line]
+        assert mend in told
+    assert "nothing was bought" in bad.stderr
+    assert not (tmp_path / "output").exists()
+    assert Recorded(prefect_server).flow_runs("generate-images / bad.csv") == []
+
+    skipped = rowshot_here(tmp_path, "run", "bad.csv", "--skip-invalid")
+    assert skipped.returncode == 1, skipped
+    rows = table(tmp_path / "output/manifest.csv")
+    assert [(row["line"], row["sku"], row["status"]) for row in rows if row["status"] != "invalid"] == [
+        ("2", "a", "stored"),
+        ("7", "d", "stored"),
+    ]
+    failed = table(tmp_path / "output/failures.csv")
+    assert [row["sku"] for row in failed] == ["b", "c", "", "d"]
+    assert failed[0]["template"] == ""
+    assert "Fill it in" in failed[0]["rowshot_error"]
+
+    (tmp_path / "mended.csv").write_text(
+        (tmp_path / "output/failures.csv").read_text(encoding="utf-8-sig").splitlines()[0] + "\nb,cap,red,,was empty\n",
+        encoding="utf-8",
+    )
+    mended = rowshot_here(tmp_path, "plan", "mended.csv")
+    assert (mended.returncode, mended.stdout.splitlines()[0]) == (0, "mended.csv: 1 row, 1 image")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["run", "shop.csv", "--nonsense"], "--nonsense"),
+        (["run", "nowhere.csv"], "Check the name"),
+        (["run", "shop.csv", "--generator", "nonsense"], "proof, anycap"),
+        (["run", "shop.csv", "--generator", "anycap/nobody"], "type-slug/name"),
+        (["run", "shop.csv", "--output", "/proc/nowhere"], "--output"),
+        (["run", "shop.csv", "--ledger", "nonsense://x"], "sqlite:///"),
+        (["plan", "shop.csv", "--concurrency", "0"], "--concurrency"),
+        (["plan", "shop.csv", "--map", "name"], "VARIABLE=COLUMN"),
+        (["plan", "shop.csv", "--template", "nosuch"], "product_hero"),
+        (["plan", "shop.csv", "--model", "nano-bananas"], "nano-banana-2"),
+        (["redo", "--sku", ","], "--sku"),
+        (["redo", "--sku", "a", "--concurrency", "999"], "--concurrency"),
+    ],
+)
+def test_what_cannot_start_is_exit_code_2(
+    tmp_path: Path, prefect_server: str, arguments: list[str], mend: str
+) -> None:
+    """A wrong option or a missing part is told with its mend, without a traceback and without an output folder."""
+    write_csv(tmp_path / "shop.csv", NAMES)
+    told = rowshot_here(tmp_path, *arguments)
+    assert told.returncode == 2, told
+    assert mend in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("arguments", [["run", "shop.csv"], ["plan", "shop.csv", "--generator", "anycap/team"]])
+def test_a_server_that_does_not_answer_is_exit_code_2(
+    tmp_path: Path, arguments: list[str], unused_address: str
+) -> None:
+    """A configured server is used or the command ends: it never quietly takes another."""
+    write_csv(tmp_path / "shop.csv", NAMES)
+    told = rowshot(tmp_path, *arguments, PREFECT_API_URL=unused_address)
+    assert told.returncode == 2
+    assert unused_address in told.stderr
+    assert "prefect server start" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.fixture
+def unused_address() -> str:
+    """An address on the loopback that nothing answers at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+
+
+@pytest.mark.parametrize("arguments", [["plan", "shop.csv.gz"], ["run", "shop.csv.gz", "--dry-run"], ["status"]])
+def test_planning_asks_nobody(tmp_path: Path, arguments: list[str]) -> None:
+    """A plan and a status touch neither the Prefect server nor the provider that are configured, start no server of
+    their own, and leave nothing in the output folder."""
+    (tmp_path / "shop.csv.gz").write_bytes(gzip.compress(write_csv(tmp_path / "shop.csv", NAMES).read_bytes()))
+    script = (
+        "import sys; from flows.__main__ import main; code = main(sys.argv[1:]); "
+        "loaded = {'prefect.server', 'uvicorn', 'flows.tasks.server', 'flows.generate_images'} & set(sys.modules); "
+        "sys.exit(f'loaded {loaded}' if loaded else code)"
+    )
+    with socket.socket() as prefect, socket.socket() as provider:
+        addresses = []
+        for listener in (prefect, provider):
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            listener.setblocking(False)
+            addresses.append(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        variables = {
+            "PREFECT_API_URL": f"{addresses[0]}/api",
+            "ANYCAP_API_ENDPOINT": addresses[1],
+            "ANYCAP_API_KEY": "k",
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+        }
+        generator = [] if arguments == ["status"] else ["--generator", "anycap"]
+        done = run(
+            [sys.executable, "-c", script, *arguments, *generator],
+            cwd=tmp_path,
+            env=environment(tmp_path, **variables),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done
+        for listener in (prefect, provider):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    if arguments != ["status"]:
+        assert "4  new" in done.stdout
+        assert "To buy: 4 images" in done.stdout
+        assert done.stdout.count("e.g. line") == 3
+    assert not (tmp_path / "output").exists()
+    assert not list(tmp_path.glob("prefect/*.db"))
+
+
+def _newest(csv: str, api: str):
+    return Recorded(api).flow_runs(f"generate-images / {csv}")[0].id

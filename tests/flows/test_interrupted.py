@@ -1,0 +1,120 @@
+"""Runs that are ended from outside: by Ctrl-C, and by a kill that leaves no time for anything."""
+
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+from anycap_server import AnyCapServer
+from command import anycap_variables, by_sku, rowshot_here, start_rowshot, write_csv
+
+SKUS = [f"s{number}" for number in range(8)]
+RUN = ("run", "products.csv", "--generator", "anycap", "--concurrency", "2")
+PATIENCE_S = 60.0
+
+
+def test_ctrl_c_waits_for_what_is_paid_and_begins_no_more(
+    tmp_path: Path, prefect_server: str, anycap_server: AnyCapServer
+) -> None:
+    """An interrupted run keeps the images in the making, starts no others, leaves its reports and is exit code 3; the
+    same command goes on from there."""
+    variables = anycap_variables(anycap_server, tmp_path)
+    write_csv(tmp_path / "products.csv", SKUS)
+    anycap_server.delay_s = 2.0
+    run = start_rowshot(tmp_path, *RUN, **variables)
+    until(lambda: anycap_server.counts()["calls"] == 4)
+    run.send_signal(signal.SIGINT)
+    said, _ = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 3, said
+    assert "The same command goes on from here" in said
+    assert "Traceback" not in said
+    assert anycap_server.counts()["calls"] == 4
+    rows = by_sku(tmp_path / "output/manifest.csv")
+    assert sorted(row["status"] for row in rows.values()) == ["pending"] * 4 + ["stored"] * 4
+    assert "interrupted" in rowshot_here(tmp_path, "status").stdout
+
+    anycap_server.delay_s = 0.0
+    again = rowshot_here(tmp_path, *RUN, **variables)
+    assert again.returncode == 0, again
+    assert anycap_server.charges.total() == len(SKUS)
+    assert set(anycap_server.charges.values()) == {1}
+
+
+def test_with_no_server_configured_a_run_has_its_own(tmp_path: Path) -> None:
+    """The command starts a Prefect server where there is none, says so, has every row recorded in it, and ends it."""
+    write_csv(tmp_path / "products.csv", SKUS[:3])
+    home = tmp_path / "prefect home"
+    run = start_rowshot(tmp_path, "run", "products.csv", PREFECT_HOME=str(home))
+    server = embedded_server_of(run.pid)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert "Prefect server: one of its own" in said
+    assert "3 of 3 rows have their image; 3 bought" in said
+    assert "Traceback" not in said
+    assert not server.is_running()
+    assert recorded_in(home) == {"flow_run": ["COMPLETED"], "task_run": ["COMPLETED"] * 3}
+
+
+def test_a_kill_loses_nothing_that_was_paid_for_and_leaves_no_server(
+    tmp_path: Path, prefect_server_url: str, anycap_server: AnyCapServer
+) -> None:
+    """When the command is killed, its own server ends by itself; the calls under way end by themselves too, and the next
+    run takes their images instead of buying them again."""
+    variables = anycap_variables(anycap_server, tmp_path)
+    write_csv(tmp_path / "products.csv", SKUS)
+    anycap_server.delay_s = 3.0
+    run = start_rowshot(tmp_path, *RUN, PREFECT_HOME=str(tmp_path / "prefect"), **variables)
+    server = embedded_server_of(run.pid)
+    until(lambda: anycap_server.counts()["calls"] == 2)
+    time.sleep(0.5)
+    family = psutil.Process(run.pid).children(recursive=True)
+    assert len(family) == 3
+    run.kill()
+    run.communicate()
+    status = rowshot_here(tmp_path, "status").stdout
+    assert "2  unknown" in status
+    assert "cut off" in status
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+    assert not server.is_running()
+
+    anycap_server.delay_s = 0.0
+    again = rowshot_here(tmp_path, *RUN, PREFECT_API_URL=prefect_server_url, **variables)
+    assert again.returncode == 0, again
+    assert "2  cut off in a call" in again.stdout
+    assert anycap_server.counts()["calls"] == anycap_server.counts()["charges"] == len(SKUS)
+    assert set(anycap_server.charges.values()) == {1}
+    assert {row["attempts"] for row in by_sku(tmp_path / "output/manifest.csv").values()} == {"1"}
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def embedded_server_of(command: int) -> psutil.Process:
+    """The Prefect server that a command has started, once it is there."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        children = psutil.Process(command).children()
+        found[:] = [child for child in children if "flows.tasks.embedded_server" in child.cmdline()]
+        return bool(found)
+
+    until(is_there)
+    return found[0]
+
+
+def recorded_in(home: Path) -> dict[str, list[str]]:
+    """The states of the runs in the database that an ended server has left."""
+    with closing(sqlite3.connect(home / "prefect.db")) as database:
+        return {
+            kind: sorted(state for (state,) in database.execute(f"select state_type from {kind}"))  # noqa: S608 - names of our own
+            for kind in ("flow_run", "task_run")
+        }
