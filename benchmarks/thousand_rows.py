@@ -3,7 +3,7 @@
     python benchmarks/thousand_rows.py [--rows 1000] [--delay 2] [--wide 64] [--rounds 3]
 
 A provider of our own answers each call after `--delay` seconds. The threads call the CLI and keep nothing: no
-ledger, no verified image, no report. Both are measured where the calls arrive: from the provider's first call to the last image,
+ledger, no verified image, no report. Both are measured where the calls arrive: from the first call to the last image,
 which for Rowshot is the last one verified and written down in the ledger. The Prefect server runs beforehand.
 """
 
