@@ -50,7 +50,7 @@ types: setup-all ## check the types
 	@$(BIN)/mypy
 
 bench: setup-dev ## print the figures that docs/ tells
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/plan_and_start.py && $(BIN)/python benchmarks/thousand_rows.py
 
 constraints: ## resolve the newest versions that fit pyproject.toml into constraints.txt
 	@echo "Resolving into a fresh environment (a minute or two) ..."

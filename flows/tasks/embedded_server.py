@@ -44,6 +44,7 @@ class EmbeddedServer:
 
     def __init__(self, child: subprocess.Popen[bytes], port: int) -> None:
         self._child = child
+        self._used = False
         self.url = f"http://127.0.0.1:{port}/api"
 
     def wait(self) -> None:
@@ -52,6 +53,7 @@ class EmbeddedServer:
         while time.monotonic() < deadline and self._child.poll() is None:
             try:
                 if requests.get(f"{self.url}/health", timeout=5).ok:
+                    self._used = True
                     return
             except requests.ConnectionError:
                 time.sleep(READY_POLL_S)
@@ -61,7 +63,9 @@ class EmbeddedServer:
         )
 
     def stop(self) -> None:
-        """End it, leaving it time to write down what it has been told."""
+        """End it, leaving it time to write down what it has been told, if it has been told anything."""
+        if not self._used:
+            self._child.kill()
         if self._child.stdin:
             self._child.stdin.close()
         try:

@@ -11,7 +11,9 @@ import requests
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
+from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
@@ -37,7 +39,7 @@ def prefect_server() -> Iterator[Ready]:
         yield nullcontext
         return
     with embedded_server() as server:
-        _say("Prefect server: one of its own for this run, some 10 s to start (PREFECT_API_URL names yours).")
+        _say("Prefect server: starting one for this run, which takes a few seconds (PREFECT_API_URL names yours).")
         yield lambda: _using(server)
 
 
@@ -45,13 +47,9 @@ def check_server() -> None:
     """Raise NotStarted unless a Prefect server is configured and answers."""
     url = get_current_settings().api.url
     if not url:
-        raise NotStarted(
-            [
-                Problem(
-                    "Only a Prefect server that is up knows its blocks, and none is configured.",
-                    "Start one with `prefect server start` and set PREFECT_API_URL.",
-                )
-            ]
+        raise _refused(
+            "Only a Prefect server that is up knows its blocks, and none is configured.",
+            "Start one with `prefect server start` and set PREFECT_API_URL.",
         )
     _check(url)
 
@@ -72,16 +70,26 @@ def _using(server: EmbeddedServer) -> Iterator[None]:
 
 def _check(url: str) -> None:
     try:
-        requests.get(f"{url}/health", timeout=ANSWER_S)
+        answer = requests.get(f"{url.rstrip('/')}/health", timeout=ANSWER_S)
     except requests.RequestException as error:
-        raise NotStarted(
-            [
-                Problem(
-                    f"The Prefect server {url} doesn't answer ({type(error).__name__}).",
-                    "Start it with `prefect server start`, or unset PREFECT_API_URL to have one for this run.",
-                )
-            ]
+        raise _refused(
+            f"The Prefect server {url} doesn't answer ({type(error).__name__}).",
+            "Start it with `prefect server start`, or unset PREFECT_API_URL to have one for this run.",
         ) from error
+    if not answer.ok:
+        raise _refused(f"There is no Prefect server at {url}.", "PREFECT_API_URL is its address with /api at the end.")
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch_once()
+    except PrefectHTTPStatusError as error:
+        raise _refused(
+            f"The Prefect server {url} doesn't let us in ({error.response.status_code}).",
+            "Set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to what it takes.",
+        ) from error
+
+
+def _refused(what: str, mend: str) -> NotStarted:
+    return NotStarted([Problem(what, mend)])
 
 
 def _say(text: str) -> None:
