@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, WithJsonSchema
 
 from blocks import anycap_child
 from blocks.anycap_answers import failure, parse_answer, read_answer
-from blocks.errors import ServiceUnavailable
+from blocks.errors import LeftRunning, ServiceUnavailable
 from blocks.image import Capabilities, ChildProcess, GeneratedImage, ImageRequest, Mode
 from blocks.image_generator import ImageGenerator
 
@@ -83,9 +83,11 @@ class AnyCap(ImageGenerator):
         variables = anycap_child.environment(self._key(), self.endpoint)
         command = anycap_child.arguments(program, anycap_child.json_flags(program, variables), request, folder)
         child = anycap_child.spawn(command, variables, folder, request.on_child)
-        if anycap_child.wait_for_exit(child.pid, self.timeout_s):
+        if anycap_child.wait_for_exit(child.pid, self.timeout_s, request.left):
             exit_code = child.wait()
             return self._read(exit_code if exit_code >= 0 else None, request, folder)
+        if request.left.is_set():
+            raise _left(request)
         anycap_child.kill(child)
         return self._read(None, request, folder, otherwise="time_out")
 
@@ -99,7 +101,9 @@ class AnyCap(ImageGenerator):
             )
         if parse_answer(anycap_child.read_text(folder / anycap_child.ANSWER)) is None:
             running = anycap_child.find_running(folder, child)
-            if running is not None and not anycap_child.wait_for_exit(running.pid, self.timeout_s):
+            if running is not None and not anycap_child.wait_for_exit(running.pid, self.timeout_s, request.left):
+                if request.left.is_set():
+                    raise _left(request)
                 _end(running)
                 return self._read(None, request, folder, otherwise="time_out")
         return self._read(None, request, folder)
@@ -132,6 +136,14 @@ class AnyCap(ImageGenerator):
                 raise failure(otherwise, request_id=trace_id)
         secrets = (self._key(),)
         return read_answer(exit_code, text, folder, model=request.model, trace_id=trace_id, secrets=secrets)
+
+
+def _left(request: ImageRequest) -> LeftRunning:
+    return LeftRunning(
+        f"The call for {request.sku!r} was left running when the run ended. Run the same command again: it waits for "
+        "the image and takes it, which costs nothing more.",
+        code="left_running",
+    )
 
 
 def _decodes(path: Path) -> bool:

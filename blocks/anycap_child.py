@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ _RESERVED: Final = frozenset({"prompt", "model", "mode", "images"})
 _SHORT_OF_RESOURCES: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 _START_TOLERANCE_S: Final = 2.0
 _HELP_TIMEOUT_S: Final = 30.0
+_SLICE_S: Final = 1.0
 _help_lock = threading.Lock()
 _json_flags: dict[str, tuple[str, ...]] = {}
 
@@ -143,18 +145,21 @@ def spawn(
     return child
 
 
-def wait_for_exit(pid: int, timeout_s: float) -> bool:
-    """Whether the process ends in time. Sleeps in the kernel where it can, which costs no CPU."""
+def wait_for_exit(pid: int, timeout_s: float, left: threading.Event | None = None) -> bool:
+    """Whether the process ends in time, and before `left` is set (which is noticed within a second).
+
+    Sleeps in the kernel where it can, which costs next to no CPU.
+    """
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     except (AttributeError, OSError):
-        return _wait_by_asking(pid, timeout_s)
+        return _in_slices(partial(_wait_by_asking, pid), timeout_s, left)
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        return bool(poll.poll(max(0, round(timeout_s * 1000))))
+        return _in_slices(lambda slice_s: bool(poll.poll(max(0, round(slice_s * 1000)))), timeout_s, left)
     finally:
         os.close(handle)
 
@@ -257,9 +262,17 @@ def _start_time(pid: int) -> float:
         return time.time()
 
 
+def _in_slices(ended: Callable[[float], bool], timeout_s: float, left: threading.Event | None) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not ended(min(_SLICE_S, deadline - time.monotonic())):
+        if time.monotonic() >= deadline or (left is not None and left.is_set()):
+            return False
+    return True
+
+
 def _wait_by_asking(pid: int, timeout_s: float) -> bool:
     try:
-        psutil.Process(pid).wait(timeout=timeout_s)
+        psutil.Process(pid).wait(timeout=max(0.0, timeout_s))
     except psutil.NoSuchProcess:
         return True
     except psutil.TimeoutExpired:

@@ -15,6 +15,7 @@
     ├── NoImage                   answered, and nothing usable: look at `credits_used` and `url` first
     │   └── SpoiltImage           ... a success whose bytes are of no use: paid for
     └── OutcomeUnknown            the request went out and no answer came: never repeated blindly
+        └── LeftRunning           ... as its caller could wait no longer: it goes on by itself, and `recover` finds it
 
 Every error text names the mend. `kind` is what reports group by.
 """
@@ -125,3 +126,7 @@ class SpoiltImage(NoImage):
 
 class OutcomeUnknown(ImageGenerationError):
     """The request went out and no answer came: it may have been charged, so it is never repeated blindly."""
+
+
+class LeftRunning(OutcomeUnknown):
+    """The caller could wait no longer and left the call to itself; a later `recover` in its folder brings the image."""

@@ -1,5 +1,6 @@
 """What is asked of an image generator, and what it gives back. Plain Python: importing this loads no Prefect."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -49,7 +50,8 @@ class ImageRequest:
     """One image to be made.
 
     `folder` exists, is empty and belongs to this one call: everything the generator writes goes there, so that a call
-    which outlives its caller can be found again. `on_child` is called right after a process has been spawned.
+    which outlives its caller can be found again. `on_child` is called right after a process has been spawned. `left` is
+    set once the caller can wait no longer: a call that goes on by itself is then left to itself, by LeftRunning.
     `params` are the provider's own (aspect_ratio, resolution, seed, ...), as text.
     """
 
@@ -61,6 +63,7 @@ class ImageRequest:
     params: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     references: tuple[Path, ...] = ()
     on_child: Callable[[ChildProcess], None] = ignore_child
+    left: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)

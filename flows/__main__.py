@@ -1,14 +1,16 @@
 """The rowshot command: parse, call the flow, print."""
 
 import argparse
+import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.batch.problems import NotStarted
+from flows.batch.command_options import parser
+from flows.batch.problems import LedgerUnavailable, NotStarted
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -19,27 +21,29 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings", "BatchSettings", "RedoSettings")
 
-EPILOG = """\
-exit codes: 0 every row has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
-            3 the run ended early, and the same command goes on from there
-"""
 MOST_PROBLEMS = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code."""
-    options = parser().parse_args(arguments)
+    options = parser({"run": run, "plan": plan, "redo": redo, "status": status, "spend": spend}).parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the same as Ctrl-C
     try:
         return int(options.call(options))
     except NotStarted as error:
         _print_problems(error)
+        return 2
+    except LedgerUnavailable as error:
+        _say(f"{error} Nothing was started.")
         return 2
     except KeyboardInterrupt:
         _say("Stopped. The same command goes on from here.")
         return 3
     except BrokenPipeError:  # such as `rowshot plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0 if options.call in {plan, status, spend} else 3
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,11 +56,13 @@ def run(options: argparse.Namespace) -> int:
     with prefect_server() as ready, ExitStack() as early:
         if "/" in settings.generator:  # a block, which the server has
             early.enter_context(ready())
-        from flows.batch.plan import MANY_CHANGED, check_changed  # noqa: PLC0415 - loaded while the server starts
+        from flows.batch.cap_check import check_caps  # noqa: PLC0415 - loaded while the server starts
+        from flows.batch.plan import MANY_CHANGED, check_changed  # noqa: PLC0415 - as above
         from flows.tasks.generators import check_generator, load_generator  # noqa: PLC0415 - as above
 
         planned, batch_run = _planned(settings)
         _print_plan(planned)
+        check_caps(planned.to_buy, batch_run)
         if planned.changed > MANY_CHANGED and not settings.confirm_changed and sys.stdin.isatty():
             settings = settings.model_copy(update={"confirm_changed": _confirmed(planned.changed)})
         check_changed(settings, planned)
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         from flows.generate_images import generate_images  # noqa: PLC0415 - as above
 
         with ready(), shown(batch_run.ledger, batch_run.output.name):
-            return _ended(generate_images(settings, return_state=True))
+            return _ended(lambda: generate_images(settings, return_state=True))
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -76,8 +82,16 @@ def plan(options: argparse.Namespace) -> int:
         from flows.tasks.server import check_server  # noqa: PLC0415 - each command loads what it needs
 
         check_server()
-    planned, _ = _planned(settings)
-    _print_plan(planned)
+    from flows.batch.cap_check import check_caps  # noqa: PLC0415 - each command loads what it needs
+
+    planned, batch_run = _planned(settings)
+    if getattr(options, "json", False):
+        from flows.batch.plan_json import plan_json  # noqa: PLC0415 - as above
+
+        _print_json(plan_json(planned, batch_run))
+    else:
+        _print_plan(planned)
+    check_caps(planned.to_buy, batch_run)
     return 0
 
 
@@ -97,10 +111,10 @@ def redo(options: argparse.Namespace) -> int:
         from flows.batch.run import BatchRun, Request  # noqa: PLC0415 - as above
         from flows.redo_images import redo_images  # noqa: PLC0415 - as above
 
-        batch_run = BatchRun.open(Request("redo", settings.output, settings.ledger, settings.concurrency))
+        batch_run = BatchRun.open(Request.of_redo(settings))
         find_redo(settings, batch_run.ledger, batch_run.output.root)
         with ready(), shown(batch_run.ledger, batch_run.output.name):
-            return _ended(redo_images(settings, return_state=True))
+            return _ended(lambda: redo_images(settings, return_state=True))
 
 
 def status(options: argparse.Namespace) -> int:
@@ -114,80 +128,19 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's options; scripts hold on to them."""
-    top = argparse.ArgumentParser(
-        prog="rowshot",
-        description="A CSV goes in, one generated image a row comes out, and each image is paid for once.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"rowshot {version('rowshot')}")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, call, told in (
-        ("run", run, "buy what the CSV asks for and isn't bought yet"),
-        ("plan", plan, "tell what would be bought and for how much; buys nothing and starts no server"),
-    ):
-        command = commands.add_parser(
-            name, help=told, description=told, epilog=EPILOG, formatter_class=top.formatter_class
-        )
-        command.set_defaults(call=call)
-        _add_batch_options(command)
-    again = commands.add_parser("redo", help="make images again on purpose; the old ones stay")
-    again.set_defaults(call=redo)
-    again.add_argument("--sku", required=True, metavar="A,B", help="the rows to make again, by their sku")
-    again.add_argument("--template", metavar="NAME", help="only the images of this template")
-    again.add_argument("--add", metavar="WORDS", help="words to put at the end of the prompt")
-    again.add_argument("--generator", metavar="NAME", help="default: the one that made the image")
-    again.add_argument("--templates", metavar="DIR", help="a folder of your own templates")
-    again.add_argument("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
-    state = commands.add_parser("status", help="rows by state, spent, rate; while a run goes on, too")
-    state.set_defaults(call=status)
-    _add_places(again)
-    _add_places(state)
-    return top
+def spend(options: argparse.Namespace) -> int:
+    """Tell what was bought and what it cost."""
+    from flows.batch.ledger import Ledger  # noqa: PLC0415 - each command loads what it needs
+    from flows.batch.spend import By, read_spending, spending_json, spending_lines  # noqa: PLC0415 - as above
 
-
-def _add_batch_options(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("csv", metavar="CSV", help="a row an image, with a column sku; .csv, .tsv or .csv.gz")
-    add("--template", metavar="NAME", help="prompt template of rows that name none (default product)")
-    add("--templates", metavar="DIR", help="a folder of your own templates, searched before the built-in ones")
-    add(
-        "--map",
-        metavar="VAR=COLUMN",
-        action="append",
-        dest="columns",
-        help="take a template's variable from another column",
-    )
-    add("--generator", metavar="NAME", help="proof (default: drawn here, free), anycap, or a block as type-slug/name")
-    add("--model", metavar="M", help="model of rows that name none (default: the template's)")
-    _add_places(command)
-    add("--limit", type=int, metavar="N", help="buy only the first N rows that have no image yet")
-    add("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
-    for flag, told in (
-        ("--skip-invalid", "go on without invalid rows, and report them"),
-        ("--retry-rejected", "ask again for rows that the provider refused"),
-        ("--retry-unknown", "buy rows of unknown outcome again; they may have been paid for"),
-        ("--rebuy-lost", "buy images again whose files are gone"),
-        ("--allow-unknown-model", "take a model that nobody knows"),
-        ("--dry-run", "only plan"),
-    ):
-        add(flag, action="store_true", default=None, help=told)
-    add(
-        "--yes",
-        action="store_true",
-        default=None,
-        dest="confirm_changed",
-        help="buy even if over 100 rows have changed",
-    )
-
-
-def _add_places(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", metavar="DIR", help="where images and reports go (default output)")
-    command.add_argument(
-        "--ledger", metavar="URL", help="the ledger of what was bought (default: $ROWSHOT_LEDGER, else your own)"
-    )
+    by = By(options.by)
+    lines = read_spending(Ledger.open(options.ledger or ""), by)
+    if options.json:
+        _print_json(spending_json(lines, by))
+        return 0
+    for line in spending_lines(lines, by):
+        print(line)
+    return 0
 
 
 def _settings(options: argparse.Namespace) -> "BatchSettings":
@@ -212,7 +165,12 @@ def _checked(kind: "type[Settings]", given: dict[str, Any]) -> "Settings":
     try:
         return kind(**given)
     except ValidationError as error:
-        options = {"csv": "CSV", "skus": "--sku"}
+        options = {
+            "csv": "CSV",
+            "skus": "--sku",
+            "max_cost_usd": "--max-cost",
+            "max_cost_per_day_usd": "--max-cost-per-day",
+        }
         wrong = [(str(found["loc"][0]), found["msg"]) for found in error.errors()]
         raise NotStarted(
             [
@@ -238,6 +196,10 @@ def _print_plan(planned: "Plan") -> None:
         print(line, flush=True)
 
 
+def _print_json(data: dict[str, Any]) -> None:
+    print(json.dumps(data, ensure_ascii=False, indent=2))
+
+
 def _confirmed(changed: int) -> bool:
     return input(f"{changed} rows that had an image have changed. Buy them anew? [y/N] ").strip().lower() in {
         "y",
@@ -257,11 +219,26 @@ def _say(text: str) -> None:
     print(f"rowshot: {text}", file=sys.stderr)
 
 
-def _ended(state: "State[Any]") -> int:
-    """Print how the run ended; gives the exit code."""
-    from flows.batch.run import Summary  # noqa: PLC0415 - as above
+def _ended(flow: "Callable[[], State[Any]]") -> int:
+    """Run a flow and print how it ended; gives the exit code."""
+    from prefect.exceptions import Abort  # noqa: PLC0415 - each command loads what it needs
 
-    outcome = state.result(raise_on_failure=False)
+    from flows.batch.run import Summary  # noqa: PLC0415 - as above
+    from flows.tasks.ending import summaries  # noqa: PLC0415 - as above
+    from flows.tasks.stopping import UNREACHABLE  # noqa: PLC0415 - as above
+
+    told: list[Summary] = []
+    summaries.set(told)
+    try:
+        state = flow()
+    except (*UNREACHABLE, Abort) as error:
+        _say(f"The Prefect server was not told how the run ended ({type(error).__name__}). What was bought is kept.")
+        if not told:
+            _say("Once the server is there again, the same command goes on from here.")
+            return 3
+        outcome: Any = told[0]
+    else:
+        outcome = told[0] if told else state.result(raise_on_failure=False)
     if isinstance(outcome, NotStarted):
         raise outcome
     if not isinstance(outcome, Summary):

@@ -6,16 +6,25 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.batch.canary import canary_first
+from flows.batch.cap_check import check_caps
 from flows.batch.plan import check_changed, plan_batch
 from flows.batch.run import BatchRun, Request
 from flows.batch.settings import BatchSettings
 from flows.tasks.artifacts import show_plan, show_summary
-from flows.tasks.ending import ended, planned
+from flows.tasks.ending import ended, planned, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
+from flows.tasks.schedule import check_schedule
+from flows.tasks.stopping import cancelled_if_interrupted, stoppable
 
 
-@flow(name="generate-images", flow_run_name="generate-images / {batch.csv}", persist_result=False)
+@flow(
+    name="generate-images",
+    flow_run_name="generate-images / {batch.csv}",
+    persist_result=False,
+    on_crashed=[cancelled_if_interrupted],
+)
 def generate_images(batch: BatchSettings) -> State[Any]:
     """Read and check every row, plan, buy what isn't bought yet, and report.
 
@@ -28,17 +37,21 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     plan = plan_batch(batch, source_of(generator), run)
     show_plan(plan)
     log.info(plan.headline)
+    check_schedule(batch, generator)
+    check_caps(plan.to_buy, run)
     if batch.dry_run:
         return planned(plan)
 
     check_changed(batch, plan)
     if plan.to_buy:
         check_generator(generator)
-    run.begin(generator.capabilities.provider, plan.batch)
-    try:
-        generate_images_of(run, generator, plan.todo)
-    finally:  # an interrupted run leaves its reports, too
-        summary = run.finish()
+    with stoppable(run.slots, this_run()):
+        run.begin(generator.capabilities.provider, plan.batch)
+        try:
+            for jobs in canary_first(batch, plan, run):
+                generate_images_of(run, generator, jobs)
+        finally:  # a run that is ended leaves its reports, too
+            summary = run.finish()
     show_summary(summary)
     log.info(str(summary))
     return ended(summary)

@@ -6,33 +6,41 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.batch.cap_check import check_caps
 from flows.batch.redo import find_redo, redo_jobs
 from flows.batch.run import BatchRun, Request
 from flows.batch.settings import RedoSettings
 from flows.tasks.artifacts import show_summary
-from flows.tasks.ending import ended
+from flows.tasks.ending import ended, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
+from flows.tasks.stopping import cancelled_if_interrupted, stoppable
 
 
-@flow(name="redo-images", flow_run_name="redo-images / {redo.skus}", persist_result=False)
+@flow(
+    name="redo-images",
+    flow_run_name="redo-images / {redo.skus}",
+    persist_result=False,
+    on_crashed=[cancelled_if_interrupted],
+)
 def redo_images(redo: RedoSettings) -> State[Any]:
     """Buy a new variant of each named row's image; where that succeeds, reports show the new one."""
     log = get_run_logger()
-    request = Request("redo", redo.output, redo.ledger, redo.concurrency)
-    run = BatchRun.open(request, flow_run.get_id() or "")
+    run = BatchRun.open(Request.of_redo(redo), flow_run.get_id() or "")
 
     found = find_redo(redo, run.ledger, run.output.root)
     generator = load_generator(found.generator)
     check_generator(generator)
     jobs = redo_jobs(redo, found, run.ledger, source_of(generator))
+    check_caps(jobs, run)
 
-    run.begin(generator.capabilities.provider)
-    try:
-        generate_images_of(run, generator, jobs)
-    finally:  # an interrupted run leaves its reports, too
-        run.show_bought(jobs)
-        summary = run.finish(jobs)
+    with stoppable(run.slots, this_run()):
+        run.begin(generator.capabilities.provider)
+        try:
+            generate_images_of(run, generator, jobs)
+        finally:  # a run that is ended leaves its reports, too
+            run.show_bought(jobs)
+            summary = run.finish(jobs)
     show_summary(summary)
     log.info(str(summary))
     return ended(summary)

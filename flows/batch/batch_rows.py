@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -11,15 +11,12 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    Select,
-    Table,
     and_,
     bindparam,
     case,
     delete,
     func,
     insert,
-    literal,
     select,
     update,
 )
@@ -27,11 +24,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from flows.batch.jobs import InputRow, Job
 from flows.batch.ledger_database import Database
-from flows.batch.ledger_tables import Charged, State, attempts, images, owners, places, rows, runs
+from flows.batch.ledger_tables import Charged, State, attempts, images, owners, rows, runs
 from flows.batch.owners import is_alive
+from flows.batch.row_reports import REPORTED, living_owners, report_of, rows_of, same_image, status_now
 from flows.batch.rows import RowReport, Status
-
-UNSETTLED = "A call was under way when its run ended. The next run finds out what became of it; that costs nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +99,7 @@ class BatchRows:
         """(sku, template) to (generator, fingerprint) of the image that this output's rows show, where there is one."""
         wanted = (
             select(rows.c.sku, rows.c.template, images.c.generator, rows.c.fingerprint)
-            .join(images, _same_image(rows))
+            .join(images, same_image(rows))
             .where(rows.c.output == output, images.c.state == State.BOUGHT)
             .order_by(rows.c.id)
         )
@@ -121,8 +117,8 @@ class BatchRows:
     def counts(self, output: str, run: str = "") -> dict[Status, int]:
         """How many rows of an output, or of one run of it, are in which state."""
         with self._database.reading() as connection:
-            status = _status(_living(connection))
-            wanted = _rows_of(output, run, status, func.count()).group_by(status)
+            status = status_now(living_owners(connection))
+            wanted = rows_of(output, run, status, func.count()).group_by(status)
             return {Status(state): count for state, count in connection.execute(wanted)}
 
     def spent(self, run: str) -> Spent:
@@ -138,17 +134,17 @@ class BatchRows:
             usd, in_doubt, bought, unpriced = connection.execute(wanted).one()
         return Spent(usd or Decimal(0), in_doubt or Decimal(0), bought, bool(unpriced))
 
-    def report(self, output: str) -> Iterator[RowReport]:
-        """Every row of an output, newest state of each, in the files' order."""
+    def report(self, output: str, run: str = "") -> Iterator[RowReport]:
+        """Every row of an output, or of one run of it, newest state of each, in the files' order."""
         with self._database.reading() as connection:
             columns = {
                 r.run: tuple(json.loads(r.columns))
                 for r in connection.execute(select(runs).where(runs.c.output == output))
             }
-            status = _status(_living(connection))
-            wanted = _rows_of(output, "", *_REPORTED, status.label("status"))
+            status = status_now(living_owners(connection))
+            wanted = rows_of(output, run, *REPORTED, status.label("status"))
             for row in connection.execute(wanted.order_by(rows.c.id)):
-                yield _report(row, columns.get(row.run, ()))
+                yield report_of(row, columns.get(row.run, ()))
 
     def _drop_superseded(self, connection: Connection, run: Run, given: Sequence[InputRow]) -> None:
         """Forget older rows that this run's rows take the place of, but for those of runs that go on."""
@@ -166,81 +162,14 @@ class BatchRows:
         gone = [
             {"old": row.id}
             for row in older
-            if row.run not in live and ((row.sku, row.template) in ours or (row.problem and row.run in same_csv))
+            if row.run == run.id  # it begins anew
+            or (row.run not in live and ((row.sku, row.template) in ours or (row.problem and row.run in same_csv)))
         ]
         if gone:
             connection.execute(delete(rows).where(rows.c.id == _OLD), gone)
 
 
 _OLD: ColumnElement[int] = bindparam("old")
-
-_REPORTED = (
-    rows.c.run,
-    rows.c.line,
-    rows.c.sku,
-    rows.c.template,
-    rows.c.fingerprint,
-    rows.c.generator,
-    rows.c.model,
-    rows.c.prompt,
-    rows.c.cells,
-    rows.c.problem,
-    images.c.state,
-    images.c.attempts,
-    images.c.paid_calls,
-    images.c.credits_used,
-    images.c.price_usd,
-    images.c.price_is_estimated,
-    images.c.request_id,
-    images.c.url,
-    images.c.seconds,
-    images.c.width,
-    images.c.height,
-    images.c.error_kind,
-    images.c.error,
-    places.c.path,
-    places.c.original,
-    places.c.thumbnail,
-)
-
-
-def _same_image(table: Table) -> ColumnElement[bool]:
-    return and_(
-        table.c.fingerprint == images.c.fingerprint, table.c.sku == images.c.sku, table.c.template == images.c.template
-    )
-
-
-def _rows_of(output: str, run: str, *wanted: Any) -> Select[Any]:
-    here = and_(
-        places.c.output == output,
-        places.c.fingerprint == images.c.fingerprint,
-        places.c.sku == images.c.sku,
-        places.c.template == images.c.template,
-    )
-    found = (
-        select(*wanted)
-        .select_from(rows.outerjoin(images, _same_image(rows)).outerjoin(places, here))
-        .where(rows.c.output == output)
-    )
-    return found.where(rows.c.run == run) if run else found
-
-
-def _living(connection: Connection) -> list[str]:
-    holders = connection.execute(select(owners.c.owner)).scalars().all()
-    return [owner for owner in holders if is_alive(connection, owner)]
-
-
-def _status(living: list[str]) -> ColumnElement[str]:
-    """A row's state as reports tell it, from the states of the row, its image and its place."""
-    held = images.c.state.in_([State.RESERVED, State.SUBMITTED])
-    return case(
-        (rows.c.problem != "", literal(Status.INVALID.value)),
-        (images.c.state.is_(None), literal(Status.PENDING.value)),
-        (and_(images.c.state == State.SUBMITTED, images.c.owner.not_in(living)), literal(Status.UNKNOWN.value)),
-        (held, literal(Status.PENDING.value)),
-        (and_(images.c.state == State.BOUGHT, places.c.path != ""), literal(Status.STORED.value)),
-        else_=images.c.state,
-    )
 
 
 def _row_values(run: Run, row: InputRow) -> dict[str, Any]:
@@ -270,44 +199,4 @@ def _run(row: Row[Any]) -> Run:
         ended_at=row.ended_at,
         outcome=row.outcome,
         reason=row.reason,
-    )
-
-
-def _report(row: Row[Any], columns: Sequence[str]) -> RowReport:
-    status = Status(row.status)
-    cells = dict(zip(columns, json.loads(row.cells), strict=True))
-    planned = RowReport(
-        run=row.run,
-        line=row.line,
-        sku=row.sku,
-        template=row.template,
-        status=status,
-        model=row.model,
-        generator=row.generator,
-        fingerprint=row.fingerprint,
-        prompt=row.prompt,
-        error_kind="Invalid" if row.problem else "",
-        error=row.problem,
-        cells=cells,
-    )
-    if row.state is None:
-        return planned
-    unsettled = status is Status.UNKNOWN and row.state == State.SUBMITTED
-    return replace(
-        planned,
-        path=row.path or "",
-        original=row.original or "",
-        thumbnail=row.thumbnail or "",
-        url=row.url,
-        attempts=row.attempts,
-        paid_calls=row.paid_calls,
-        credits_used=row.credits_used,
-        price_usd=row.price_usd,
-        price_is_estimated=row.price_is_estimated,
-        request_id=row.request_id,
-        seconds=row.seconds,
-        width=row.width,
-        height=row.height,
-        error_kind="OutcomeUnknown" if unsettled else row.error_kind,
-        error=UNSETTLED if unsettled else row.error,
     )

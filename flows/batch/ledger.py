@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import Connection, func, select, tuple_, update
 
 from blocks.image import Mode
 from flows.batch.batch_rows import BatchRows
+from flows.batch.budgets import Budgets
 from flows.batch.files import sync
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job
@@ -36,18 +37,24 @@ from flows.batch.verify import VerifiedImage
 class Ledger:
     """The images of all runs. Every method is one transaction, and may raise LedgerUnavailable.
 
-    `calls` are those to the providers; `rows` is what it knows of runs and of the rows of their files.
+    `calls` are those to the providers; `rows` is what it knows of runs and of the rows of their files; `budgets` are
+    the counters that caps are held against.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.calls = Calls(database)
         self.rows = BatchRows(database)
+        self.budgets = Budgets(database)
 
     @classmethod
     def open(cls, url: str = "") -> "Ledger":
         """The ledger at this URL; where none is given ROWSHOT_LEDGER's, else the user's own. Raises: NotStarted."""
         return cls(Database(connect(ledger_url(url))))
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """One moment of the ledger, for a report of its own."""
+        return self._database.reading()
 
     def owning(self, run: str) -> AbstractContextManager[Owner]:
         """Be a holder of rows, for one run, while the body runs."""

@@ -3,14 +3,18 @@
 import json
 import time
 import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from blocks.errors import ImageGenerationError
+from blocks.errors import ImageGenerationError, NoImage
 from blocks.image import ChildProcess, GeneratedImage
+from flows.batch.budgets import CapReached, reserve, settle
+from flows.batch.caps import NO_CAPS, Caps
 from flows.batch.jobs import Job
 from flows.batch.ledger_database import Database
 from flows.batch.ledger_images import (
@@ -20,13 +24,14 @@ from flows.batch.ledger_images import (
     Orphan,
     Place,
     Standing,
+    chunks,
     facts_of,
     standing_of,
     this,
     this_image,
     write_place,
 )
-from flows.batch.ledger_tables import Charged, State, attempts, images
+from flows.batch.ledger_tables import Charged, State, attempts, exact, images
 from flows.batch.owners import Owner, is_alive
 from flows.batch.verify import VerifiedImage
 
@@ -44,7 +49,9 @@ _SET_IMAGE_OF_CALL = _SET_IMAGE.where(images.c.attempt == bindparam("this_attemp
 _SET_CALL = update(attempts).where(_THIS_CALL)
 _NEW_CALL = insert(attempts)
 _SEE_CALL = select(attempts).where(_THIS_CALL)
-_SEE_CALL_BEGIN = select(attempts.c.started_at).where(_THIS_CALL)
+_SEE_CALL_BEGIN = (
+    select(attempts.c.run, attempts.c.started_at, attempts.c.price_usd).where(_THIS_CALL).with_for_update()
+)
 _SEE_MONEY = select(images.c.paid_calls, images.c.price_usd, images.c.price_is_estimated, images.c.credits_used).where(
     *this_image(images)
 )
@@ -61,15 +68,16 @@ class Calls:
         self._database = database
 
     def take(
-        self, job: Job, owner: Owner, folder: Path, list_price: Cost, again: frozenset[State]
+        self, job: Job, owner: Owner, folder: Path, list_price: Cost, again: frozenset[State], caps: Caps = NO_CAPS
     ) -> Attempt | Standing:
         """Write down that a call for this job is about to be made; the only way to be allowed to make it.
 
         `again` are the states out of which a row may be bought anew, besides pending and failed. Gives the image's
         standing where it may not: it is bought, held by somebody, or in a state that needs the user's word.
+        Raises: CapReached where its list price, which is reserved with this, doesn't fit under a cap any more.
         """
 
-        def work(connection: Connection) -> Attempt | Standing:
+        def work(connection: Connection) -> Attempt | Standing | CapReached:
             _ensure(connection, job)
             standing = standing_of(connection.execute(_SEE, this(job.key)).one())
             mine = standing.owner == owner.id and standing.state is State.RESERVED
@@ -77,6 +85,11 @@ class Calls:
                 return standing
             attempt = Attempt(folder.name, job, folder)
             now = time.time()
+            refused = reserve(connection, owner.run, now, list_price.usd, caps)
+            if refused:
+                if mine:
+                    connection.execute(_SET_IMAGE, {**this(job.key), "state": State.PENDING, "owner": ""})
+                return refused
             taken = {"state": State.SUBMITTED, "owner": owner.id, "attempt": attempt.id, "updated_at": now}
             connection.execute(_SET_IMAGE, {**this(job.key), **taken, "attempts": standing.attempts + 1})
             call = {
@@ -90,13 +103,17 @@ class Calls:
                 "started_at": now,
                 "outcome": State.SUBMITTED,
                 "charged": Charged.MAYBE,
+                "estimate_usd": list_price.usd,
                 "price_usd": list_price.usd,
                 "price_is_estimated": True,
             }
             connection.execute(_NEW_CALL, call)
             return attempt
 
-        return self._database.write(work)
+        taken = self._database.write(work)
+        if isinstance(taken, CapReached):
+            raise taken
+        return taken
 
     def note_child(self, attempt: str, child: ChildProcess) -> None:
         """Remember the process that makes a call, so that it can be found should we die."""
@@ -109,7 +126,7 @@ class Calls:
         """Close a call that brought no image. `state` RESERVED keeps the row for the next call of the same owner."""
 
         def work(connection: Connection) -> None:
-            _, money = _close(connection, attempt, error.kind if error else state.value, charged, cost)
+            call = _close(connection, attempt, error.kind if error else state.value, charged, cost)
             ended = {
                 "state": state,
                 "error_kind": error.kind if error else "",
@@ -119,8 +136,11 @@ class Calls:
             }
             if state is not State.RESERVED:
                 ended["owner"] = ""
+            if isinstance(error, NoImage) and error.url:
+                ended["url"] = error.url  # where the image may be had after all
             ours = {**this(attempt.job.key), "this_attempt": attempt.id}
-            connection.execute(_SET_IMAGE_OF_CALL, {**ours, **ended, **money})
+            connection.execute(_SET_IMAGE_OF_CALL, {**ours, **ended, **call.money})
+            settle(connection, call.run, call.began, call.more_usd)
 
         self._database.write(work)
 
@@ -131,22 +151,35 @@ class Calls:
         now = time.time()
 
         def work(connection: Connection) -> None:
-            started, money = _close(connection, attempt, State.BOUGHT.value, Charged.YES, cost)
+            call = _close(connection, attempt, State.BOUGHT.value, Charged.YES, cost)
             ours = {
                 "state": State.BOUGHT,
                 "owner": "",
                 "request_id": image.request_id,
                 "url": image.url,
-                "seconds": now - started,
+                "seconds": now - call.began,
                 "error_kind": "",
                 "error": "",
                 "bought_at": now,
                 "updated_at": now,
             }
-            connection.execute(_SET_IMAGE, {**this(attempt.job.key), **ours, **facts_of(verified), **money})
+            connection.execute(_SET_IMAGE, {**this(attempt.job.key), **ours, **facts_of(verified), **call.money})
             write_place(connection, attempt.job.key, place)
+            settle(connection, call.run, call.began, call.more_usd)
 
         self._database.write(work, [Path(place.output) / place.original])
+
+    def settled(self, calls: Iterable[str]) -> dict[str, bool]:
+        """Whether nothing in these calls' folders is of worth any more; those the ledger doesn't have are left out.
+
+        So it is with a call whose image is kept, and with one that cost nothing.
+        """
+        found: dict[str, bool] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks(calls):
+                for row in connection.execute(select(attempts).where(attempts.c.attempt.in_(chunk))):
+                    found[row.attempt] = row.outcome == State.BOUGHT or row.charged == Charged.NO
+        return found
 
     def adopt(self, standing: Standing, owner: Owner) -> Orphan | Standing | None:
         """Take over a row whose holder died, or that this owner itself left behind when something broke.
@@ -189,32 +222,42 @@ def _ensure(connection: Connection, job: Job) -> None:
     connection.execute(_NEW_IMAGE[connection.dialect.name], planned)
 
 
-def _close(
-    connection: Connection, attempt: Attempt, outcome: str, charged: Charged, cost: Cost
-) -> tuple[float, dict[str, object]]:
-    """End a call; gives when it began, in seconds since the epoch, and what the image has cost with it."""
-    (began,) = connection.execute(_SEE_CALL_BEGIN, {"this_attempt": attempt.id}).one()
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """A call that has ended: its run, when it began, what it cost beyond what was reserved, and what its image did."""
+
+    run: str
+    began: float
+    more_usd: Decimal
+    money: dict[str, object]
+
+
+def _close(connection: Connection, attempt: Attempt, outcome: str, charged: Charged, cost: Cost) -> _Closed:
+    """End a call. What it has cost is still to be settled, at the end of the transaction."""
+    call = connection.execute(_SEE_CALL_BEGIN, {"this_attempt": attempt.id}).one()
+    usd = Decimal(0) if charged is Charged.NO else exact(cost.usd)
     ended = {
         "this_attempt": attempt.id,
         "ended_at": time.time(),
         "outcome": outcome,
         "charged": charged,
-        "price_usd": Decimal(0) if charged is Charged.NO else cost.usd,
+        "price_usd": usd,
         "price_is_estimated": cost.is_estimated,
         "credits_used": cost.credits_used,
     }
     connection.execute(_SET_CALL, ended)
+    more_usd = (usd or Decimal(0)) - (call.price_usd or Decimal(0))
     if charged is Charged.NO:
-        return began, {}
+        return _Closed(call.run, call.started_at, more_usd, {})
     sums = connection.execute(_SEE_MONEY, this(attempt.job.key)).one()
     first = sums.paid_calls == 0
     money = {
         "paid_calls": sums.paid_calls + 1,
-        "price_usd": cost.usd if first else _sum(sums.price_usd, cost.usd),
+        "price_usd": usd if first else _sum(sums.price_usd, usd),
         "price_is_estimated": cost.is_estimated or bool(sums.price_is_estimated),
         "credits_used": cost.credits_used if first else _sum(sums.credits_used, cost.credits_used),
     }
-    return began, money
+    return _Closed(call.run, call.started_at, more_usd, money)
 
 
 def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:

@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 from flows.batch.files import sync
-from flows.batch.ledger_tables import SCHEMA_VERSION, meta, metadata
-from flows.batch.problems import NotStarted, Problem
+from flows.batch.ledger_upgrade import prepare
+from flows.batch.problems import LedgerUnavailable, NotStarted, Problem
 
 VARIABLE = "ROWSHOT_LEDGER"
 LOCK_WAIT_S = 60
+CONNECT_WAIT_S = 20
 
 Result = TypeVar("Result")
-
-
-class LedgerUnavailable(Exception):
-    """The ledger can't be read or written. Nothing may be bought without it."""
 
 
 def ledger_url(given: str) -> str:
@@ -46,13 +44,9 @@ def connect(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            engine = _sqlite(url, parsed.database or "")
-        else:
-            engine = create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=64)
+        engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _server(parsed)
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            metadata.create_all(connection)
-            _check_version(connection)
+            prepare(connection)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise NotStarted(
             [Problem(f"The ledger's URL can't be used: {error}.", "Give one like sqlite:////path/ledger.sqlite3.")]
@@ -71,13 +65,26 @@ def connect(url: str) -> Engine:
     return engine
 
 
-def _sqlite(url: str, database: str) -> Engine:
+def _server(url: URL) -> Engine:
+    """A database with a server of its own. PostgreSQL goes by psycopg, whatever driver SQLAlchemy would take."""
+    arguments: dict[str, object] = {}
+    if url.drivername in {"postgres", "postgresql"}:
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername == "postgresql+psycopg" and "options" not in url.query:
+        arguments = {"connect_timeout": CONNECT_WAIT_S, "options": f"-c lock_timeout={1000 * LOCK_WAIT_S:.0f}"}
+    return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=64, connect_args=arguments)
+
+
+def _sqlite(url: URL) -> Engine:
+    """A file; `?timeout=` in its URL says how many seconds to wait for one that something else has locked."""
+    database = url.database or ""
     if database and database != ":memory:":
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_S}, pool_size=8, max_overflow=-1)
+    waits = {} if "timeout" in url.query else {"timeout": LOCK_WAIT_S}
+    engine = create_engine(url, connect_args=waits, pool_size=8, max_overflow=-1)
 
     @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
+    def set_up(connection: Any, _record: Any) -> None:
         connection.isolation_level = (
             None  # the driver's own BEGIN is deferred: two writers would then deadlock into an error
         )
@@ -103,16 +110,6 @@ def _write_ahead(connection: Any) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _check_version(connection: Connection) -> None:
-    version = connection.scalar(select(meta.c.value).where(meta.c.name == "schema"))
-    if version is None:
-        connection.execute(insert(meta).values(name="schema", value=str(SCHEMA_VERSION)))
-    elif int(version) > SCHEMA_VERSION:
-        raise NotStarted(
-            [Problem("The ledger was made by a newer Rowshot.", "Update this one, or name another ledger.")]
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +164,24 @@ class Database:
 
     def _write_waiting(self) -> None:
         several = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if several:  # else an earlier turn took them along
+            self._write_together(several)
+
+    def _write_together(self, several: Sequence[_Write]) -> None:
         try:
-            results = self._write_together(several)
+            with self._turn, self._begun() as connection:
+                sync(path for one in several for path in one.files)
+                results = [one.work(connection) for one in several]
         except Exception as error:  # noqa: BLE001 - it is raised again where the row's own thread waits
-            if len(several) == 1:
-                several[0].done.set_exception(error)
+            if len(several) > 1 and not isinstance(error, LedgerUnavailable):
+                for one in several:  # one of them failed: the others must not suffer by it
+                    self._write_together([one])
                 return
-            for one in several:  # one of them failed: let the others not suffer by it
-                self._waiting.appendleft(one)
-                self._write_waiting()
+            for one in several:
+                one.done.set_exception(error)
         else:
             for one, result in zip(several, results, strict=True):
                 one.done.set_result(result)
-
-    def _write_together(self, several: Sequence[_Write]) -> list[Any]:
-        with self._turn, self._begun() as connection:
-            sync(path for one in several for path in one.files)
-            return [one.work(connection) for one in several]
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
@@ -195,7 +193,10 @@ class Database:
 def _told() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except IntegrityError:
+        raise
+    except (DBAPIError, NoneFree) as error:
+        why = str(error.orig if isinstance(error, DBAPIError) else error).strip().rstrip(".")
         raise LedgerUnavailable(
-            f"The ledger can't be used: {error.orig}. What was bought is kept; once it is back, run the command again."
+            f"The ledger can't be used: {why}. What was bought is kept; once it is back, run the command again."
         ) from error

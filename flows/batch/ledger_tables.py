@@ -1,5 +1,6 @@
 """The ledger's tables and states. Money is whole billionths of a dollar, so that sums are exact in every database."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -8,7 +9,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Dialect, Float, Index, Integ
 from sqlalchemy.types import TypeDecorator
 
 NANO = Decimal(1_000_000_000)
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class State(StrEnum):
@@ -50,6 +51,11 @@ class Exact(TypeDecorator[Decimal]):
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Decimal | None:
         """Billionths to Decimal, without trailing zeros."""
         return None if value is None else plain(Decimal(value) / NANO)
+
+
+def exact(usd: Decimal | None) -> Decimal | None:
+    """The figure as the ledger keeps it, to the billionth."""
+    return None if usd is None else plain((usd * NANO).to_integral_value() / NANO)
 
 
 def plain(value: Decimal) -> Decimal:
@@ -124,6 +130,7 @@ attempts = Table(
     Column("ended_at", Float),
     Column("outcome", String(64), nullable=False, default="submitted"),
     Column("charged", String(8), nullable=False, default="maybe"),
+    Column("estimate_usd", Exact),
     Column("price_usd", Exact),
     Column("price_is_estimated", Boolean, nullable=False, default=True),
     Column("credits_used", Exact),
@@ -184,3 +191,19 @@ owners = Table(
     Column("pid_started", Float, nullable=False),
     Column("alive_until", Float, nullable=False),
 )
+
+# What is spent or reserved, by run ("run:ID") and by day ("day:2026-11-21", UTC): the sums of attempts.price_usd, kept
+# beside them so that a cap is asked without adding up all calls.
+budgets = Table(
+    "budgets", metadata, Column("scope", String(64), primary_key=True), Column("usd", Exact, nullable=False)
+)
+
+
+def run_scope(run: str) -> str:
+    """What the counter of a run is called."""
+    return f"run:{run}"
+
+
+def day_scope(at: float) -> str:
+    """What the counter of the day (UTC) of a moment is called; `at` in seconds since the epoch."""
+    return f"day:{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"

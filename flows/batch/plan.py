@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 
-from flows.batch.jobs import Batch, Job, Source, read_jobs
+from flows.batch.comparison import Comparison, bought_elsewhere, compare
+from flows.batch.costs import price_of
+from flows.batch.jobs import Batch, Job, Source
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_images import Key, Standing
 from flows.batch.ledger_tables import State
-from flows.batch.prices import Price, PriceBook, dollars_or_free
+from flows.batch.prices import PriceBook, dollars_or_free
 from flows.batch.problems import NotStarted, Problem
+from flows.batch.row_reader import read_jobs
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.stores import OutputFolder
@@ -42,9 +45,12 @@ class Plan:
     to_buy: tuple[Job, ...]
     left_for_later: int
     states: Mapping[State, int]
+    new: int
     changed: int
     costs: tuple[ModelCost, ...]
     warnings: tuple[str, ...]
+    comparison: Comparison | None = None
+    elsewhere_usd: Mapping[str, Decimal] = field(default_factory=dict)
 
     @property
     def bought(self) -> int:
@@ -109,16 +115,22 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
     standings = ledger.standings(job.key for job in batch.jobs)
     is_here = _is_here(batch.jobs, standings, ledger, run.output)
     to_buy, todo = _choose(batch.jobs, standings, again, is_here, settings.limit)
+    costing = [job for job in batch.jobs if _costs(job, standings.get(job.key), again, is_here)]
     previous = ledger.rows.previous(run.output.name)
+    changed = {job.key for job in costing if previous.get((job.sku, job.template), ("", ""))[0] == job.generator}
+    states = {job.key: standings[job.key].state if job.key in standings else State.PENDING for job in batch.jobs}
     return Plan(
         batch=batch,
         todo=tuple(todo),
         to_buy=tuple(to_buy),
-        left_for_later=sum(1 for job in batch.jobs if _costs(standings.get(job.key), again)) - len(to_buy),
-        states=Counter(standings[job.key].state if job.key in standings else State.PENDING for job in batch.jobs),
-        changed=sum(1 for job in to_buy if previous.get((job.sku, job.template), ("", ""))[0] == job.generator),
+        left_for_later=len(costing) - len(to_buy),
+        states=Counter(states.values()),
+        new=sum(1 for key, state in states.items() if state is State.PENDING and key not in changed),
+        changed=len(changed),
         costs=_costs_by_model(to_buy, prices),
         warnings=_warnings(to_buy, prices),
+        comparison=compare(to_buy, prices),
+        elsewhere_usd=bought_elsewhere(to_buy, prices),
     )
 
 
@@ -135,8 +147,10 @@ def check_changed(settings: BatchSettings, plan: Plan) -> None:
         )
 
 
-def _costs(standing: Standing | None, again: frozenset[State]) -> bool:
-    return standing is None or standing.state in {State.PENDING, State.FAILED, *again}
+def _costs(job: Job, standing: Standing | None, again: frozenset[State], is_here: Callable[[Job], bool]) -> bool:
+    if standing is None or (standing.state is State.LOST and is_here(job)):
+        return standing is None  # what was lost and has come back is not bought again
+    return standing.state in {State.PENDING, State.FAILED, *again}
 
 
 def _choose(
@@ -150,13 +164,15 @@ def _choose(
     todo: list[Job] = []
     for job in jobs:
         standing = standings.get(job.key)
-        if _costs(standing, again):
+        if _costs(job, standing, again, is_here):
             if limit and len(to_buy) >= limit:
                 continue
             to_buy.append(job)
             todo.append(job)
         elif standing is not None and (
-            standing.state.in_flight or (standing.state in {State.BOUGHT, State.LOST} and not is_here(job))
+            standing.state.in_flight
+            or standing.state is State.LOST
+            or (standing.state is State.BOUGHT and not is_here(job))
         ):
             todo.append(job)
     return to_buy, todo
@@ -172,14 +188,10 @@ def _is_here(
     return lambda job: job.key in places and output.has(job, places[job.key])
 
 
-def _price_of(job: Job, prices: PriceBook) -> Price | None:
-    return prices.find(job.generator, job.model, job.params.get("resolution", ""))
-
-
 def _costs_by_model(jobs: Sequence[Job], prices: PriceBook) -> tuple[ModelCost, ...]:
     counted: Counter[tuple[str, Decimal | None]] = Counter()
     for job in jobs:
-        price = _price_of(job, prices)
+        price = price_of(job, prices)
         counted[job.model, price.usd if price else None] += 1
     by_model: dict[tuple[str, bool], ModelCost] = {}
     for (model, usd), count in sorted(counted.items(), key=lambda item: (item[0][0], item[0][1] is None)):
@@ -191,11 +203,12 @@ def _costs_by_model(jobs: Sequence[Job], prices: PriceBook) -> tuple[ModelCost, 
 
 def _warnings(jobs: Sequence[Job], prices: PriceBook) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for price in {price.model: price for job in jobs if (price := _price_of(job, prices))}.values():
+    for price in {price.model: price for job in jobs if (price := price_of(job, prices))}.values():
         found.update(dict.fromkeys(price.warnings(date.today())))  # noqa: DTZ011 - a price's age is told in days of the user's own
-    unpriced = sorted({job.model for job in jobs if _price_of(job, prices) is None})
+    unpriced = sorted({job.model for job in jobs if price_of(job, prices) is None})
     if unpriced:
         found[
-            f"No price is known for {', '.join(unpriced)}: the estimate leaves them out. Put them into a price book."
+            f"No price is known for {', '.join(unpriced)}: the estimate leaves them out. "
+            "Put them into a price book (--prices)."
         ] = None
     return tuple(found)

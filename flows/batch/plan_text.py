@@ -1,11 +1,15 @@
 """A plan as a person reads it on a terminal or in a log."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
+from flows.batch.comparison import SIZES, Comparison
 from flows.batch.ledger_tables import State
 from flows.batch.plan import Plan
-from flows.batch.prices import dollars_or_free
+from flows.batch.prices import dollars, dollars_or_free
 
+SMALL_DOLLARS = Decimal("0.1")
+WHOLE_DOLLARS = 100
 NOTES = {
     State.FAILED: "failed before, taken up again",
     State.REJECTED: "refused before (--retry-rejected asks again)",
@@ -20,8 +24,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan, a line at a time."""
     batch = plan.batch
     yield f"{batch.csv}: {_count(len(batch.rows), 'row')}, {_count(len(batch.jobs), 'image')}"
-    new = plan.states.get(State.PENDING, 0) - plan.changed
-    yield f"  {new:>7,}  new"
+    yield f"  {plan.new:>7,}  new"
     for count, what in (
         (plan.changed, "changed, would be made anew"),
         (plan.bought, "bought already"),
@@ -34,6 +37,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     if plan.left_for_later:
         yield f"  {plan.left_for_later:>7,}  left pending by the limit"
     yield from _money(plan)
+    if plan.comparison:
+        yield from _otherwise(plan.comparison)
     for job in plan.samples:
         yield f"  e.g. line {job.line}, {job.sku}: {' '.join(job.prompt.split())[:160]}"
     for warning in plan.warnings:
@@ -49,6 +54,30 @@ def _money(plan: Plan) -> Iterator[str]:
     for cost in plan.costs:
         price = "price not known" if cost.usd is None else dollars_or_free(cost.usd)
         yield f"  {cost.images:>7,}  {cost.model:<20} {price}"
+    for generator, usd in plan.elsewhere_usd.items():
+        yield f"  Bought from {generator}, the same would cost {dollars(usd)} at list prices."
+
+
+def _otherwise(comparison: Comparison) -> Iterator[str]:
+    """A table: each way to have these images made, and more of them."""
+    planned = comparison.planned
+    same = [choice for choice in comparison.choices if planned and choice.usd == planned.usd]
+    ways = [*([planned] if planned and not same else []), *comparison.choices]
+    names = [f"{way.model} (planned)" if way in same[:1] else way.model for way in ways]
+    lines = [["The same rows with", f"these {comparison.images:,}", *(f"{size:,}" for size in SIZES)]]
+    for name, way in [*zip(names, ways, strict=True), *((hand.model, hand) for hand in comparison.by_hand)]:
+        lines.append([name, _rounded(way.usd), *(_rounded(way.usd_for(size)) for size in SIZES)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        yield "  ".join(["  " + line[0].ljust(widths[0]), *cells])
+
+
+def _rounded(usd: Decimal) -> str:
+    """An amount to compare: small ones as they are, cents up to a hundred dollars, then whole dollars."""
+    if usd < SMALL_DOLLARS:
+        return dollars(usd)
+    return f"${usd:,.2f}" if usd < WHOLE_DOLLARS else f"${usd:,.0f}"
 
 
 def _count(count: int, of: str) -> str:

@@ -1,6 +1,7 @@
 """What an image costs: a price book that is data, with a date and a source beside every figure."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
@@ -12,13 +13,18 @@ from flows.batch.problems import NotStarted, Problem
 
 BUILT_IN = Path(__file__).with_name("prices.csv")
 COLUMNS = ("generator", "model", "resolution", "usd", "credits", "date", "retires", "source")
+NOTE = "note"  # a column that may be missing
+VARIABLE = "ROWSHOT_PRICES"
 STALE_AFTER = timedelta(days=90)
 ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """The list price of one image. `credits` is None where the provider sells no credits or tells no figure."""
+    """The list price of one image in US dollars, and in credits where the provider sells those and tells the figure.
+
+    `note` is what else a buyer should know of it.
+    """
 
     generator: str
     model: str
@@ -28,14 +34,21 @@ class Price:
     as_of: date
     retires: date | None
     source: str
+    note: str = ""
+
+    @property
+    def usd_per_credit(self) -> Decimal | None:
+        """What one credit costs by this price, where it tells."""
+        return self.usd / self.credits if self.credits else None
 
     def warnings(self, today: date) -> list[str]:
         """What a buyer should know of this price before relying on it."""
         told = []
         if self.usd and today - self.as_of > STALE_AFTER:
+            note = f", and {self.note}" if self.note else ""
             told.append(
-                f"The price of {self.model} is from {self.as_of:%B %Y} ({self.source}); "
-                "check it, and put today's in a price book of your own."
+                f"The price of {self.model} is from {self.as_of:%B %Y} ({self.source}){note}; "
+                "check it, and put today's in a price book of your own (--prices)."
             )
         if self.retires and self.retires <= today:
             told.append(f"{self.model} was retired on {self.retires}; choose another model.")
@@ -47,6 +60,18 @@ class PriceBook:
 
     def __init__(self, prices: Iterable[Price]) -> None:
         self._prices: Mapping[tuple[str, str, str], Price] = {(p.generator, p.model, p.resolution): p for p in prices}
+
+    @classmethod
+    def open(cls, given: str = "") -> "PriceBook":
+        """The user's own price book: the file given, else ROWSHOT_PRICES's, else the built-in one.
+
+        The user's replaces the built-in one, but that what is drawn for nothing needs no price. Raises: NotStarted.
+        """
+        path = given or os.environ.get(VARIABLE, "")
+        if not path:
+            return cls.read()
+        free = [price for price in cls.read() if not price.usd]
+        return cls([*free, *cls.read(Path(path).expanduser())])
 
     @classmethod
     def read(cls, path: Path = BUILT_IN) -> "PriceBook":
@@ -66,7 +91,7 @@ class PriceBook:
         prices, problems = [], []
         for line, row in enumerate(frame.to_dict("records"), start=2):
             try:
-                prices.append(_price({name: str(row[name]).strip() for name in COLUMNS}))
+                prices.append(_price({name: str(row.get(name, "")).strip() for name in (*COLUMNS, NOTE)}))
             except (ValueError, InvalidOperation) as error:
                 problems.append(
                     Problem(
@@ -78,6 +103,9 @@ class PriceBook:
         if problems:
             raise NotStarted(problems)
         return cls(prices)
+
+    def __iter__(self) -> Iterator[Price]:
+        return iter(self._prices.values())
 
     def find(self, generator: str, model: str, resolution: str = "") -> Price | None:
         """The price of one image, or None where the book has none."""
@@ -106,13 +134,17 @@ def _price(row: Mapping[str, str]) -> Price:
     usd = Decimal(row["usd"])
     if not usd.is_finite() or usd < 0:
         raise ValueError(f"{row['usd']!r} is no price")
+    credits_ = Decimal(row["credits"]) if row["credits"] else None
+    if credits_ is not None and not (credits_.is_finite() and credits_ > 0):
+        raise ValueError(f"{row['credits']!r} is no number of credits")
     return Price(
         generator=row["generator"],
         model=row["model"],
         resolution=row["resolution"] or ANY,
         usd=usd,
-        credits=Decimal(row["credits"]) if row["credits"] else None,
+        credits=credits_,
         as_of=date.fromisoformat(row["date"]),
         retires=date.fromisoformat(row["retires"]) if row["retires"] else None,
         source=row["source"],
+        note=row[NOTE],
     )

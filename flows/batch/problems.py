@@ -25,6 +25,10 @@ class Problem:
         return f"{where}: {text}" if where else text
 
 
+class LedgerUnavailable(Exception):
+    """The ledger can't be read or written. Nothing may be bought without it."""
+
+
 class NotStarted(Exception):
     """Nothing was started and nothing was bought; each problem says what to do about it."""
 

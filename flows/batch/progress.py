@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.batch.batch_rows import Run, Spent
 from flows.batch.ledger import Ledger
-from flows.batch.ledger_database import LedgerUnavailable
 from flows.batch.prices import dollars
+from flows.batch.problems import LedgerUnavailable
 from flows.batch.rows import Status
 
 TERMINAL_EVERY_S = 0.5

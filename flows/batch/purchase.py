@@ -6,32 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import NoReturn, Protocol
 
 from blocks.errors import (
     ImageGenerationError,
+    LeftRunning,
     NoImage,
     OutcomeUnknown,
     RateLimited,
     RejectedError,
     RetryableError,
     ServiceUnavailable,
-    SpoiltImage,
     StopError,
 )
 from blocks.image import ChildProcess, GeneratedImage, ImageRequest
+from flows.batch.budgets import CapReached
+from flows.batch.caps import NO_CAPS, Caps
+from flows.batch.costs import listed, settled
 from flows.batch.jobs import Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_calls import new_attempt_id
-from flows.batch.ledger_database import LedgerUnavailable
 from flows.batch.ledger_images import Attempt, Cost, Orphan, Place, Standing
 from flows.batch.ledger_tables import Charged, State
 from flows.batch.owners import Owner
 from flows.batch.prices import PriceBook
-from flows.batch.slots import Slots
-from flows.batch.stores import NotFetched, OutputFolder, StoreUnusable, fetch
-from flows.batch.verify import BrokenImage, VerifiedImage, verify_image
+from flows.batch.problems import LedgerUnavailable
+from flows.batch.slots import RunStopped, Slots
+from flows.batch.stores import NotFetched, OutputFolder, StoreUnusable
 
 POLL_S = 1.0
 LONGEST_BACKOFF_S = 64.0
@@ -67,10 +68,11 @@ class Bought:
 
 @dataclass(slots=True)
 class _Tries:
-    """What one row has met so far: how often it was asked for patience, and whether a paid call brought nothing."""
+    """What one row has met so far: calls for patience, a paid call that brought nothing, an image that is nowhere."""
 
     refusals: int = 0
     wasted: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Purchase:
     prices: PriceBook
     again: frozenset[State] = frozenset()
     usd_per_credit: Decimal = Decimal(0)
+    caps: Caps = NO_CAPS
 
     def get(self, job: Job) -> Bought:
         """Have the job's image in the output folder, buying it only if it isn't bought yet.
@@ -106,14 +109,16 @@ class Purchase:
         tries = _Tries()
         while True:
             with self.slots.hold():
-                held = self._take(job)
+                held = self._take(job, tries)
                 asked = (held, self._ask(held, tries)) if isinstance(held, Attempt) else held
             if isinstance(asked, tuple):
                 bought = self._settle(*asked, tries)  # with the slot free again: the next call need not wait
                 if bought is not None:
                     return bought, True
-            elif asked.state in {State.BOUGHT, State.LOST}:
-                return self._restore(job, asked), False
+            elif asked.state in {State.BOUGHT, State.LOST} and not tries.gone:
+                place = self._restore(job, asked, tries)
+                if place is not None:
+                    return place, False
             elif not asked.state.in_flight:
                 raise Standstill(asked)
             else:
@@ -121,9 +126,15 @@ class Purchase:
                 if found is not None:
                     return found, True
 
-    def _take(self, job: Job) -> Attempt | Standing:
+    def _take(self, job: Job, tries: _Tries) -> Attempt | Standing:
         folder = self.output.open_call(new_attempt_id())
-        taken = self.ledger.calls.take(job, self.owner, folder, self._list_price(job), self.again)
+        again = self.again if tries.gone else self.again - {State.LOST}  # its file may be back, or elsewhere
+        try:
+            taken = self.ledger.calls.take(job, self.owner, folder, listed(job, self.prices), again, self.caps)
+        except CapReached as error:
+            self.output.close_call(folder)
+            self.slots.stop(error)
+            raise RunStopped(str(error)) from error
         if not isinstance(taken, Attempt):
             self.output.close_call(folder)
         return taken
@@ -177,34 +188,16 @@ class Purchase:
     def _keep(self, attempt: Attempt, image: GeneratedImage) -> Place:
         """Verify what the provider made, put it where it stays, write that down. Raises: SpoiltImage, StoreUnusable."""
         try:
-            source, verified = self._verified(attempt, image)
+            source, verified = self.output.verified(attempt, image, self.slots.left)
             place = self.output.keep(attempt.job, source, verified)
+            self.ledger.calls.bought(attempt, image, verified, self._cost(attempt.job, image.credits_used), place)
         except OSError as error:
             raise StoreUnusable(
                 f"The image of {attempt.job.sku!r} is paid for and can't be kept: {error}. It is in {attempt.folder}: "
                 "make room there, then run the same command again; it is taken from there."
             ) from error
-        self.ledger.calls.bought(attempt, image, verified, self._cost(attempt.job, image.credits_used), place)
         self.output.close_call(attempt.folder)
         return place
-
-    def _verified(self, attempt: Attempt, image: GeneratedImage) -> tuple[Path, VerifiedImage]:
-        thumbnail = self.output.thumbnail(attempt.job)
-        try:
-            return image.path, verify_image(image.path, thumbnail)
-        except (BrokenImage, FileNotFoundError) as broken:
-            fetched = attempt.folder / "fetched"
-            try:
-                fetch(image.url, fetched)
-                return fetched, verify_image(fetched, thumbnail)
-            except (NotFetched, BrokenImage) as still:
-                raise SpoiltImage(
-                    f"The provider's image is broken ({broken}), and so it is when fetched again ({still}). "
-                    "Ask the provider for the money back.",
-                    credits_used=image.credits_used,
-                    url=image.url,
-                    request_id=image.request_id,
-                ) from broken
 
     def _give_up(self, attempt: Attempt, error: NoImage) -> NoReturn:
         """End a row whose answers were of no use, by what is known of the money."""
@@ -226,6 +219,8 @@ class Purchase:
                 self._close(attempt, State.PENDING, Charged.NO, error)
             case RetryableError():
                 self._close(attempt, State.FAILED, Charged.NO, error)
+            case LeftRunning():
+                pass  # it goes on, and its row stays submitted: the next run adopts it
             case _:
                 self._close(attempt, State.UNKNOWN, Charged.MAYBE, error)
 
@@ -247,7 +242,10 @@ class Purchase:
         except NoImage as error:
             self._give_up(attempt, error)
         except ImageGenerationError as error:
-            self._fail(attempt, error)
+            if found.host == self.owner.host or State.UNKNOWN in self.again:  # else its own machine may still tell
+                self._fail(attempt, error)
+            if State.UNKNOWN in self.again and not isinstance(error, RejectedError | LeftRunning):
+                return None
             raise
 
     def _recover(self, orphan: Orphan, request: ImageRequest) -> GeneratedImage:
@@ -258,20 +256,24 @@ class Purchase:
             )
         return self.generator.recover(request, orphan.child)
 
-    def _restore(self, job: Job, held: Standing) -> Place:
+    def _restore(self, job: Job, held: Standing, tries: _Tries) -> Place | None:
+        """Bring a bought image back without buying it; None where it is gone and may be bought anew."""
         places = self.ledger.places_anywhere(job.key)
-        for place in places:
+        for place in places if held.state is State.BOUGHT else ():
             if place.output == self.output.name and (self.output.root / place.original).is_file():
                 return place
         scratch = self.output.open_call(new_attempt_id())
         try:
-            verified, place = self.output.restore(job, held, places, scratch)
+            verified, place = self.output.restore(job, held, places, scratch, self.slots.left)
             self.ledger.restored(job.key, verified, place)
         except NotFetched as error:
             told = (
                 f"It was bought and its file is gone. {error} Bring the file back, or buy it again with --rebuy-lost."
             )
             self.ledger.lose(job.key, told)
+            tries.gone = State.LOST in self.again
+            if tries.gone:
+                return None
             raise Standstill(replace(held, state=State.LOST, error=told)) from error
         finally:
             self.output.close_call(scratch)
@@ -286,7 +288,9 @@ class Purchase:
     def _request(self, attempt: Attempt) -> ImageRequest:
         job = attempt.job
         note: Callable[[ChildProcess], None] = partial(self.ledger.calls.note_child, attempt.id)
-        return ImageRequest(job.sku, job.prompt, job.model, attempt.folder, job.mode, job.params, on_child=note)
+        return ImageRequest(
+            job.sku, job.prompt, job.model, attempt.folder, job.mode, job.params, on_child=note, left=self.slots.left
+        )
 
     def _close(self, attempt: Attempt, state: State, charged: Charged, error: ImageGenerationError) -> None:
         used = error.credits_used if isinstance(error, NoImage) else None
@@ -294,13 +298,5 @@ class Purchase:
         if charged is Charged.NO:  # what may be paid for stays on disk, for a person to look at
             self.output.close_call(attempt.folder)
 
-    def _list_price(self, job: Job) -> Cost:
-        price = self.prices.find(job.generator, job.model, job.params.get("resolution", ""))
-        return Cost(price.usd if price else None)
-
     def _cost(self, job: Job, credits_used: Decimal | None) -> Cost:
-        """Settled by the provider's own credits where both they and their price are known, else the list price."""
-        if credits_used is not None and self.usd_per_credit:
-            return Cost(credits_used * self.usd_per_credit, is_estimated=False, credits_used=credits_used)
-        listed = self._list_price(job)
-        return Cost(listed.usd, is_estimated=bool(listed.usd), credits_used=credits_used)
+        return settled(job, self.prices, credits_used, self.usd_per_credit)

@@ -38,6 +38,11 @@ def find_redo(settings: RedoSettings, ledger: Ledger, output: Path) -> Redo:
         for sku in settings.skus
         if not any(sku == known for known, _ in found)
     ]
+    problems += [
+        Problem(f"{row.sku!r} has no image yet that could be made again.", "Run its CSV first.")
+        for row in found.values()
+        if not row.attempts
+    ]
     generators = {row.generator for row in found.values()}
     name = settings.generator or (generators.pop() if len(generators) == 1 else "")
     if not problems and name not in PROVIDERS and not settings.generator:

@@ -4,30 +4,32 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 from flows.batch.batch_rows import Run
+from flows.batch.caps import NO_CAPS, Caps
 from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State
 from flows.batch.prices import PriceBook, dollars, dollars_or_free
-from flows.batch.problems import NotStarted, Problem
+from flows.batch.problems import LedgerUnavailable, NotStarted, Problem
 from flows.batch.purchase import Generator, Purchase
 from flows.batch.report import Report, write_report
+from flows.batch.row_reports import UNSETTLED
 from flows.batch.rows import RowReport, Status
-from flows.batch.settings import BatchSettings
+from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import Slots
 from flows.batch.stores import OutputFolder, StoreUnusable
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. `stopped` says why it ended early, if it did."""
+    """How a run ended. `stopped` says why it ended early, if it did; `interrupted`, whether somebody ended it."""
 
     counts: Mapping[Status, int]
     spent_usd: Decimal
@@ -38,6 +40,7 @@ class Summary:
     contact_sheet: Path
     failures_csv: Path | None
     stopped: str = ""
+    interrupted: bool = False
 
     @property
     def images(self) -> int:
@@ -61,7 +64,7 @@ class Summary:
         if self.stopped:
             yield f"Ended early: {self.stopped}"
         cost = dollars_or_free(self.spent_usd)
-        paid = f"{self.bought:,} bought now ({cost})" if self.bought else "nothing was bought now"
+        paid = f"{self.bought:,} bought now ({cost})" if self.bought or self.spent_usd else "nothing was bought now"
         doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
         yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
         kinds = Counter(row.error_kind for row in self.failures)
@@ -87,6 +90,8 @@ class Request:
     ledger: str
     concurrency: int
     again: frozenset[State] = frozenset()
+    caps: Caps = NO_CAPS
+    prices: str = ""
 
     @classmethod
     def of(cls, settings: BatchSettings) -> "Request":
@@ -97,7 +102,27 @@ class Request:
             State.LOST: settings.rebuy_lost,
         }
         again = frozenset(state for state, yes in allowed.items() if yes)
-        return cls(Path(settings.csv).name, settings.output, settings.ledger, settings.concurrency, again)
+        return cls(
+            name=Path(settings.csv).name,
+            output=settings.output,
+            ledger=settings.ledger,
+            concurrency=settings.concurrency,
+            again=again,
+            caps=settings.caps,
+            prices=settings.prices,
+        )
+
+    @classmethod
+    def of_redo(cls, settings: RedoSettings) -> "Request":
+        """What these settings of a redo ask for."""
+        return cls(
+            name="redo",
+            output=settings.output,
+            ledger=settings.ledger,
+            concurrency=settings.concurrency,
+            caps=settings.caps,
+            prices=settings.prices,
+        )
 
 
 @dataclass(slots=True)
@@ -112,6 +137,8 @@ class BatchRun:
     slots: Slots
     started_at: float
     provider: str = ""
+    columns: tuple[str, ...] = ()
+    under_way: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def open(cls, request: Request, run: str = "") -> "BatchRun":
@@ -119,7 +146,7 @@ class BatchRun:
         return cls(
             id=run or str(uuid.uuid4()),
             request=request,
-            prices=PriceBook.read(),
+            prices=PriceBook.open(request.prices),
             ledger=Ledger.open(request.ledger),
             output=OutputFolder.of(request.output),
             slots=Slots(request.concurrency),
@@ -133,7 +160,9 @@ class BatchRun:
         except StoreUnusable as error:
             raise NotStarted([Problem(str(error), "")]) from error
         csv, columns, rows = (batch.csv, batch.columns, batch.rows) if batch else ("", (), ())
-        self.provider = provider
+        self.provider, self.columns = provider, columns
+        self.output.clear_calls(self.ledger.calls.settled)
+        self.under_way.enter_context(self.ledger.owning(self.id))
         self.ledger.rows.begin(Run(self.id, self.output.name, csv, columns, provider, self.started_at), rows)
 
     def show_bought(self, jobs: Sequence[Job]) -> None:
@@ -156,6 +185,7 @@ class BatchRun:
                 prices=self.prices,
                 again=self.request.again,
                 usd_per_credit=usd_per_credit,
+                caps=self.request.caps,
             )
 
     def finish(self, redone: Sequence[Job] = ()) -> Summary:
@@ -163,13 +193,24 @@ class BatchRun:
 
         `redone` are the jobs of a run that had no file, and so has no rows of its own.
         """
+        with self.under_way, self.output.reporting():
+            summary = self._finish(redone)
+        try:
+            outcome = ("stopped", summary.stopped) if summary.stopped else ("ended", str(summary))
+            self.ledger.rows.end(self.id, *outcome)
+        except LedgerUnavailable as error:
+            return replace(summary, stopped=summary.stopped or str(error))
+        return summary
+
+    def _finish(self, redone: Sequence[Job]) -> Summary:
         ledger_rows = self.ledger.rows
         newest = ledger_rows.newest_run(self.output.name, of_csv=True)
         columns = newest.columns if newest else ()
         everything = tuple(ledger_rows.report(self.output.name))
         of_csv = tuple(row for row in everything if newest and row.run == newest.id)
         again = {(job.sku, job.template) for job in redone}
-        mine = tuple(row for row in everything if row.run == self.id or (row.sku, row.template) in again)
+        mine = tuple(row for row in everything if (row.sku, row.template) in again)
+        mine = tuple(_as_they_went(mine, redone, self.ledger)) or tuple(ledger_rows.report(self.output.name, self.id))
         spent = ledger_rows.spent(self.id)
         report = Report(
             title=self.request.name,
@@ -178,12 +219,16 @@ class BatchRun:
             ended=datetime.now(UTC),
             spent_usd=spent.usd,
             rows=mine,
-            columns=columns,
+            columns=self.columns or columns,
         )
-        write_report(self.output.root / "runs" / self._folder_name(), report, base="../../")
-        write_report(self.output.root, replace(report, rows=of_csv, everything=everything))
+        try:
+            write_report(self.output.root / "runs" / self._folder_name(), report, base="../../")
+            write_report(self.output.root, replace(report, rows=of_csv, columns=columns, everything=everything))
+        except OSError as error:
+            told = f"The reports in {self.output.root} can't be written: {error}. Mend that and run the command again."
+            self.slots.stop(StoreUnusable(told))
         failures = self.output.root / "failures.csv"
-        summary = Summary(
+        return Summary(
             counts=report.counts,
             failures=tuple(row for row in mine if row.status.is_failure),
             spent_usd=spent.usd,
@@ -193,10 +238,40 @@ class BatchRun:
             contact_sheet=self.output.root / "index.html",
             failures_csv=failures if failures.exists() else None,
             stopped=str(self.slots.stopped or ""),
+            interrupted=self.slots.interrupted,
         )
-        ledger_rows.end(self.id, "stopped" if summary.stopped else "ended", summary.stopped or str(summary))
-        return summary
 
     def _folder_name(self) -> str:
         began = datetime.fromtimestamp(self.started_at).astimezone()
-        return f"{began:%Y%m%d-%H%M%S}-{slug(Path(self.request.name).stem) or 'batch'}"
+        name = f"{began:%Y%m%d-%H%M%S}-{slug(Path(self.request.name).stem) or 'batch'}"
+        return f"{name}-{self.id[:8]}" if (self.output.root / "runs" / name).exists() else name
+
+
+def _as_they_went(rows: Sequence[RowReport], redone: Sequence[Job], ledger: Ledger) -> Iterator[RowReport]:
+    """The rows of a redo by what came of it: where it brought no image, the output goes on to show the older one."""
+    standings = ledger.standings(job.key for job in redone)
+    jobs = {(job.sku, job.template): job for job in redone}
+    for row in rows:
+        job = jobs.get((row.sku, row.template))
+        standing = standings.get(job.key) if job else None
+        if job is None or (standing and standing.state is State.BOUGHT):
+            yield row
+            continue
+        state = standing.state if standing else State.PENDING
+        unsettled = state is State.SUBMITTED
+        yield RowReport(
+            line=row.line,
+            sku=row.sku,
+            template=row.template,
+            status=Status.UNKNOWN if unsettled else Status.PENDING if state.in_flight else Status(state.value),
+            model=job.model,
+            generator=job.generator,
+            fingerprint=job.fingerprint,
+            prompt=job.prompt,
+            attempts=standing.attempts if standing else 0,
+            paid_calls=standing.paid_calls if standing else 0,
+            error_kind="OutcomeUnknown" if unsettled else standing.error_kind if standing else "",
+            error=UNSETTLED if unsettled else standing.error if standing else "",
+            run=row.run,
+            cells=row.cells,
+        )

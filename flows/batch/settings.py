@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.batch.caps import Caps, Dollars
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -57,68 +59,106 @@ class BatchSettings(BaseModel):
         description="Buy only the first N rows that have no image yet; the rest stay pending. 0: all.",
         json_schema_extra={"position": 6},
     )
+    max_cost_usd: Dollars = Field(
+        default="",
+        title="Spend at most (USD)",
+        description="Cap of this run, such as 25 or 0.50: at it the run stops and keeps all it has. Empty: no cap.",
+        json_schema_extra={"position": 7},
+    )
+    max_cost_per_day_usd: Dollars = Field(
+        default="",
+        title="Spend at most a day (USD)",
+        description="Cap of one day (UTC) over all runs of the ledger. Empty: no cap.",
+        json_schema_extra={"position": 8},
+    )
+    canary: int = Field(
+        default=0,
+        ge=0,
+        title="Try so many first",
+        description="Buy N rows first, of all templates and models, and go on only if few of them failed. 0: none.",
+        json_schema_extra={"position": 9},
+    )
+    canary_failures: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        title="Share of those that may fail",
+        description="The run stops if more than this share of the canary's rows failed: 0.2 is one in five.",
+        json_schema_extra={"position": 10},
+    )
     concurrency: int = Field(
         default=4,
         ge=1,
         le=256,
         title="At once",
         description="How many images may be in the making at one time (1 to 256).",
-        json_schema_extra={"position": 7},
+        json_schema_extra={"position": 11},
     )
     skip_invalid: bool = Field(
         default=False,
         title="Go on without invalid rows",
         description="Report invalid rows and leave them out. Otherwise one stops the run before anything is bought.",
-        json_schema_extra={"position": 8},
+        json_schema_extra={"position": 12},
     )
     confirm_changed: bool = Field(
         default=False,
         title="Buy many changed rows",
         description="Needed when over 100 rows that had an image have changed, lest a slip in the sheet buy it anew.",
-        json_schema_extra={"position": 9},
+        json_schema_extra={"position": 13},
     )
     retry_rejected: bool = Field(
         default=False,
         title="Ask again for refused rows",
         description="Rows that the provider refused are asked for once more.",
-        json_schema_extra={"position": 10},
+        json_schema_extra={"position": 14},
     )
     retry_unknown: bool = Field(
         default=False,
         title="Buy rows of unknown outcome again",
         description="Rows whose call went out and got no answer. They may have been paid for already.",
-        json_schema_extra={"position": 11},
+        json_schema_extra={"position": 15},
     )
     rebuy_lost: bool = Field(
         default=False,
         title="Buy lost images again",
         description="Images that were bought and whose files are nowhere to be found.",
-        json_schema_extra={"position": 12},
+        json_schema_extra={"position": 16},
     )
     allow_unknown_model: bool = Field(
         default=False,
         title="Take models nobody knows",
         description="Accept a model that is neither in the price book nor on the generator's list.",
-        json_schema_extra={"position": 13},
+        json_schema_extra={"position": 17},
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
         title="Column names",
         description="Template variable to CSV column, where the sheet's names differ.",
-        json_schema_extra={"position": 14},
+        json_schema_extra={"position": 18},
     )
     templates: str = Field(
         default="",
         title="Templates folder",
         description="A folder of your own templates, searched before the built-in ones.",
-        json_schema_extra={"position": 15},
+        json_schema_extra={"position": 19},
+    )
+    prices: str = Field(
+        default="",
+        title="Price book",
+        description="A CSV of your own prices. Empty: ROWSHOT_PRICES, else the built-in price book.",
+        json_schema_extra={"position": 20},
     )
     ledger: str = Field(
         default="",
         title="Ledger",
         description="SQLAlchemy URL of the ledger of what was bought. Empty: ROWSHOT_LEDGER, else one file a user.",
-        json_schema_extra={"position": 16},
+        json_schema_extra={"position": 21},
     )
+
+    @property
+    def caps(self) -> Caps:
+        """What may be spent."""
+        return Caps.parse(self.max_cost_usd, self.max_cost_per_day_usd)
 
 
 class RedoSettings(BaseModel):
@@ -157,23 +197,46 @@ class RedoSettings(BaseModel):
         min_length=1,
         json_schema_extra={"position": 4},
     )
+    max_cost_usd: Dollars = Field(
+        default="",
+        title="Spend at most (USD)",
+        description="Cap of this run, such as 25 or 0.50: at it the run stops and keeps all it has. Empty: no cap.",
+        json_schema_extra={"position": 5},
+    )
+    max_cost_per_day_usd: Dollars = Field(
+        default="",
+        title="Spend at most a day (USD)",
+        description="Cap of one day (UTC) over all runs of the ledger. Empty: no cap.",
+        json_schema_extra={"position": 6},
+    )
     concurrency: int = Field(
         default=4,
         ge=1,
         le=256,
         title="At once",
         description="How many images may be in the making at one time (1 to 256).",
-        json_schema_extra={"position": 5},
+        json_schema_extra={"position": 7},
     )
     templates: str = Field(
         default="",
         title="Templates folder",
         description="A folder of your own templates, for the size and format that they ask for.",
-        json_schema_extra={"position": 6},
+        json_schema_extra={"position": 8},
+    )
+    prices: str = Field(
+        default="",
+        title="Price book",
+        description="A CSV of your own prices. Empty: ROWSHOT_PRICES, else the built-in price book.",
+        json_schema_extra={"position": 9},
     )
     ledger: str = Field(
         default="",
         title="Ledger",
         description="SQLAlchemy URL of the ledger of what was bought. Empty: ROWSHOT_LEDGER, else one file a user.",
-        json_schema_extra={"position": 7},
+        json_schema_extra={"position": 10},
     )
+
+    @property
+    def caps(self) -> Caps:
+        """What may be spent."""
+        return Caps.parse(self.max_cost_usd, self.max_cost_per_day_usd)

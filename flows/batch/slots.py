@@ -11,14 +11,19 @@ class RunStopped(Exception):
 
 
 class Slots:
-    """At most `limit` calls at once; a pause or a stop holds for all of them."""
+    """At most `limit` calls at once; a pause or a stop holds for all of them.
+
+    `left` is set when calls in flight are waited for no longer.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.left = threading.Event()
         self._free = limit
         self._change = threading.Condition()
         self._not_before = 0.0
         self._stopped: BaseException | None = None
+        self._interrupted = False
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -49,6 +54,20 @@ class Slots:
         with self._change:
             self._stopped = self._stopped or reason
             self._change.notify_all()
+
+    def interrupt(self, reason: str, grace_s: float) -> None:
+        """Somebody ends the run: no call starts any more, and those in flight have so many seconds to come home."""
+        self.stop(RunStopped(reason))
+        if not self._interrupted:
+            self._interrupted = True
+            deadline = threading.Timer(grace_s, self.left.set)
+            deadline.daemon = True
+            deadline.start()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody has ended the run."""
+        return self._interrupted
 
     @property
     def stopped(self) -> BaseException | None:

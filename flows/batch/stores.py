@@ -1,18 +1,30 @@
 """The output folder: where bought images are kept, finished and found again."""
 
 import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import requests
 
+if sys.platform != "win32":
+    import fcntl
+
+from blocks.errors import LeftRunning, SpoiltImage
+from blocks.image import GeneratedImage
 from flows.batch.files import image_path, keep_file, original_path, thumbnail_path
 from flows.batch.finish import finish_image
 from flows.batch.jobs import Job
-from flows.batch.ledger_images import Place, Standing
+from flows.batch.ledger_images import Attempt, Place, Standing
 from flows.batch.verify import BrokenImage, VerifiedImage, verify_image
 
-FETCH_TIMEOUT_S = 60
+FETCH_TIMEOUT_S = 20
+UNUSED_S = 3600.0
+NEVER = threading.Event()
 LARGEST_IMAGE_BYTES = 200 * 1024 * 1024
 ROOM_BYTES = 64 * 1024 * 1024
 
@@ -25,10 +37,10 @@ class StoreUnusable(Exception):
     """The output folder can't take an image: nothing more may be bought."""
 
 
-def fetch(url: str, destination: Path) -> None:
+def fetch(url: str, destination: Path, left: threading.Event = NEVER) -> None:
     """Bring a provider's file to disk; costs nothing, as the image is paid for.
 
-    Raises: NotFetched where there is none any more.
+    Raises: NotFetched where there is none any more; LeftRunning once `left` is set.
     """
     if not url.startswith(("https://", "http://")):
         raise NotFetched("The provider gave no address for it.")
@@ -36,6 +48,8 @@ def fetch(url: str, destination: Path) -> None:
         with requests.get(url, stream=True, timeout=FETCH_TIMEOUT_S) as answer, destination.open("wb") as file:
             answer.raise_for_status()
             for part in answer.iter_content(1 << 16):
+                if left.is_set():
+                    raise LeftRunning("The run ended before a paid image was fetched. The next run fetches it.")
                 if file.tell() > LARGEST_IMAGE_BYTES:
                     raise NotFetched(f"The file is larger than {LARGEST_IMAGE_BYTES:,} bytes.")
                 file.write(part)
@@ -72,6 +86,16 @@ class OutputFolder:
                 "Mend its rights or choose another --output."
             ) from error
 
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Take turns with other runs into this output, so that what is written last is what is true last."""
+        with ExitStack() as turn:
+            with suppress(OSError):  # the reports themselves will say what is wrong with the folder
+                lock = turn.enter_context((self.root / ".rowshot" / "reports.lock").open("ab"))
+                if sys.platform != "win32":
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def open_call(self, attempt: str) -> Path:
         """An empty folder for one call, made before it goes out. Raises: StoreUnusable where there is no room."""
         folder = self._calls / attempt
@@ -92,9 +116,42 @@ class OutputFolder:
         if folder.parent == self._calls:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def clear_calls(self, settled: Callable[[Iterable[str]], dict[str, bool]]) -> None:
+        """Clear away what runs that were cut off have left of settled calls, and empty folders that nobody uses."""
+        folders = {folder.name: folder for folder in self._calls.iterdir()}
+        known = settled(folders)
+        for name, folder in folders.items():
+            if known.get(name):
+                self.close_call(folder)
+            elif name not in known:
+                with suppress(OSError):  # not empty, or gone
+                    if folder.stat().st_mtime < time.time() - UNUSED_S:
+                        folder.rmdir()
+
     def thumbnail(self, job: Job) -> Path:
         """Where this job's thumbnail goes."""
         return self.root / thumbnail_path(job.template, job.sku, job.fingerprint)
+
+    def verified(
+        self, attempt: Attempt, image: GeneratedImage, left: threading.Event = NEVER
+    ) -> tuple[Path, VerifiedImage]:
+        """Verify what a call brought, and fetch it once more where it is broken. Raises: SpoiltImage, OSError."""
+        thumbnail = self.thumbnail(attempt.job)
+        try:
+            return image.path, verify_image(image.path, thumbnail)
+        except (BrokenImage, FileNotFoundError) as broken:
+            fetched = attempt.folder / "fetched"
+            try:
+                fetch(image.url, fetched, left)
+                return fetched, verify_image(fetched, thumbnail)
+            except (NotFetched, BrokenImage) as still:
+                raise SpoiltImage(
+                    f"The provider's image is broken ({broken}), and so it is when fetched again ({still}). "
+                    "Ask the provider for the money back.",
+                    credits_used=image.credits_used,
+                    url=image.url,
+                    request_id=image.request_id,
+                ) from broken
 
     def keep(self, job: Job, source: Path, verified: VerifiedImage) -> Place:
         """Put a verified image where it stays, leaving the source alone."""
@@ -110,7 +167,10 @@ class OutputFolder:
         )
 
     def finish(self, job: Job, place: Place) -> Place:
-        """Make the size and format that the template asks for from the kept original; free, and done once."""
+        """Make the size and format that the template asks for from the kept original; free, and done once.
+
+        Raises: StoreUnusable.
+        """
         if place.finish == str(job.finish) and place.path and (self.root / place.path).is_file():
             return place
         original = self.root / place.original
@@ -118,22 +178,20 @@ class OutputFolder:
             return Place(self.name, place.original, place.original, str(job.finish), place.thumbnail)
         extension = job.finish.extension or original.suffix
         path = image_path(job.template, job.sku, job.fingerprint, extension, job.finish.suffix)
-        finish_image(original, self.root / path, job.finish)
+        with self._writing():
+            finish_image(original, self.root / path, job.finish)
         return Place(self.name, place.original, str(path), str(job.finish), place.thumbnail)
 
     def has(self, job: Job, place: Place) -> bool:
         """Whether this job's image is here, finished as the template asks now."""
-        return (
-            place.finish == str(job.finish)
-            and bool(place.path)
-            and (self.root / place.path).is_file()
-            and (self.root / place.original).is_file()
-        )
+        return place.finish == str(job.finish) and bool(place.path) and (self.root / place.path).is_file()
 
-    def restore(self, job: Job, standing: Standing, places: list[Place], scratch: Path) -> tuple[VerifiedImage, Place]:
+    def restore(
+        self, job: Job, standing: Standing, places: list[Place], scratch: Path, left: threading.Event = NEVER
+    ) -> tuple[VerifiedImage, Place]:
         """Bring back a bought image without buying it: from here, from another output, or from its address.
 
-        Raises: NotFetched where none of them has it.
+        Raises: NotFetched where none of them has it; StoreUnusable.
         """
         for candidate in sorted(places, key=lambda place: place.output != self.name):
             source = Path(candidate.output) / candidate.original
@@ -142,14 +200,24 @@ class OutputFolder:
             except (OSError, BrokenImage):
                 continue  # gone or spoilt there: the next place may have it
             if verified.sha256 == standing.sha256:
-                return verified, self.keep(job, source, verified)
+                with self._writing():
+                    return verified, self.keep(job, source, verified)
         fetched = scratch / "fetched"
-        fetch(standing.url, fetched)
         try:
-            verified = verify_image(fetched, self.thumbnail(job))
-            return verified, self.keep(job, fetched, verified)
+            with self._writing():
+                fetch(standing.url, fetched, left)
+                verified = verify_image(fetched, self.thumbnail(job))
+                return verified, self.keep(job, fetched, verified)
         except BrokenImage as error:
             raise NotFetched(f"The provider's address holds no image any more: {error}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            text = f"The output folder {self.root} can't be written: {error}. Mend it and run again."
+            raise StoreUnusable(text) from error
 
     @property
     def _calls(self) -> Path:

@@ -1,12 +1,19 @@
 """The final state of a flow run: the sentence that the server's list of runs shows."""
 
+from contextvars import ContextVar
 from typing import Any
+from uuid import UUID
 
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
 
 from flows.batch.plan import Plan
 from flows.batch.run import Summary
+from flows.tasks.stopping import is_cancelled
+
+# Where a command that has called the flow finds how it ended, be the server there to take the state or not.
+summaries: ContextVar[list[Summary]] = ContextVar("summaries")
 
 
 def planned(plan: Plan) -> State[Any]:
@@ -15,7 +22,20 @@ def planned(plan: Plan) -> State[Any]:
 
 
 def ended(summary: Summary) -> State[Any]:
-    """A run that bought: completed even if rows failed, as one bad row is one bad row; failed if it ended early."""
+    """A run that bought: completed even if rows failed, as one bad row is one bad row; failed if it ended early, and
+    cancelled if somebody ended it.
+    """
+    summaries.get([]).append(summary)
+    if summary.interrupted:
+        return Cancelled(message=f"{summary.stopped} {summary}.", data=summary)
     if summary.stopped:
         return Failed(name="EndedEarly", message=f"{summary.stopped} {summary}.", data=summary)
+    if is_cancelled(this_run()):  # too late to change anything; the server takes no other state now
+        return Cancelled(message=f"It was cancelled when all was done. {summary}.", data=summary)
     return Completed(message=str(summary), data=summary)
+
+
+def this_run() -> UUID | None:
+    """The flow run that is under way; None outside of one."""
+    known = flow_run.get_id()
+    return UUID(known) if known else None

@@ -8,19 +8,21 @@ from typing import Any
 from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import ImageGenerator
-from blocks.errors import RetryableError
+from blocks.errors import LeftRunning, RetryableError
 from flows.batch.jobs import Job
 from flows.batch.purchase import Bought, Purchase
 from flows.batch.run import BatchRun
 from flows.batch.slots import RunStopped
 from flows.tasks.artifacts import Progress
+from flows.tasks.stopping import GRACE_S
 
 TRIES = 3
+SUBMITTED_TOGETHER = 1000
 
 
 async def is_free_to_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -44,6 +46,8 @@ def generate_image(job: Job, purchase: Purchase) -> Bought | State[Any]:
         return purchase.get(job)
     except RunStopped as stopped:
         return Cancelled(name="NotBegun", message=f"The run was ending: {stopped}")
+    except LeftRunning as left:
+        return Cancelled(name="LeftRunning", message=str(left))
 
 
 def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job]) -> None:
@@ -57,10 +61,17 @@ def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[
     threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(2 * run.slots.limit)
     with run.buying(generator, usd_per_credit) as purchase, threads as pool:
         try:
-            images = pool.map(generate_image, {"job": list(jobs), "purchase": unmapped(purchase)})
+            images: list[PrefectFuture[Any]] = []
             progress = Progress(len(jobs))
+            for first in range(0, len(jobs), SUBMITTED_TOGETHER):
+                if run.slots.interrupted:
+                    break
+                some = list(jobs[first : first + SUBMITTED_TOGETHER])
+                images += pool.map(generate_image, {"job": some, "purchase": unmapped(purchase)})
             for _ in as_completed(images):
                 progress.add(1)
-        except BaseException:  # such as Ctrl-C or a cancellation: what is in the making is waited for, no more is begun
-            run.slots.stop(RunStopped("It was interrupted; the same command goes on from here."))
+                if run.slots.interrupted:  # rows that wait in line are dropped; those in flight are waited for below
+                    break
+        except BaseException:
+            run.slots.interrupt("It broke off; the same command goes on from here.", GRACE_S)
             raise

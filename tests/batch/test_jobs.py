@@ -5,8 +5,9 @@ import pytest
 from small_batch import MODELS, PRICES, SOURCE, SmallBatch
 
 from blocks.image import Capabilities, Mode
-from flows.batch.jobs import Batch, Job, Source, identity, read_jobs
+from flows.batch.jobs import Batch, Job, Source, identity
 from flows.batch.problems import NotStarted, Problem
+from flows.batch.row_reader import read_jobs
 
 HEADER = "sku,name,color,template,model,variant,note\n"
 PARAMS = {"aspect_ratio": "1:1"}
@@ -139,7 +140,9 @@ def test_a_stand_in_takes_every_priced_model_and_a_provider_its_own(tmp_path: Pa
     assert problems(tmp_path, text, Source(Capabilities("other", frozenset({"nano-banana-2"}))))[0].column == "model"
 
 
-@pytest.mark.parametrize("sku", ["00123", "가나다", "a/../b\\c", "<b>&'", "=1+1", "  spaced  ", "👕", "x" * 128, "a\u2028b"])
+@pytest.mark.parametrize(
+    "sku", ["00123", "가나다", "a/../b\\c", "<b>&'", "=1+1", "  spaced  ", "👕", "x" * 128, "a\u2028b"]
+)
 def test_any_sku_without_control_characters_is_good(tmp_path: Path, sku: str) -> None:
     """A sku is the user's own word and stays as it is."""
     assert only(tmp_path, f'sku,name,color\n"{sku}",Shirt,blue\n').sku == sku
@@ -250,7 +253,7 @@ def test_a_mode_that_the_generator_lacks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own" / "edit.jinja").write_text(
         "{#- rowshot\nfor: edits\nvariables: {name: name}\nmodel: seedream-5\nmode: image-to-image\n-#}\n{{ name }}"
     )
-    options = {"templates": str(tmp_path / "own"), "template": "edit"}
+    options: dict[str, Any] = {"templates": str(tmp_path / "own"), "template": "edit"}
     (found,) = problems(tmp_path, "sku,name\nA,Shirt\n", **options)
     assert "image-to-image" in found.what
     both = Source(Capabilities("anycap", MODELS, modes=frozenset(Mode)))

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from flows.batch.verify import VerifiedImage
 NOBODY: frozenset[State] = frozenset()
 LIST_PRICE = Cost(Decimal("0.005"))
 VERIFIED = VerifiedImage("png", ".png", "image/png", 64, 48, 1000, "ab" * 32)
-PLACE = Place("out", "images/a.png", "images/a.png", "", "thumbs/a.webp")
 
 
 @pytest.fixture
@@ -73,19 +73,23 @@ def row(ledger: Ledger, table: Any = images) -> Any:
         return connection.execute(select(table)).one()
 
 
-def buy(ledger: Ledger, attempt: Attempt, cost: Cost) -> None:
-    """Close a call with an image."""
+def buy(ledger: Ledger, attempt: Attempt, cost: Cost) -> Place:
+    """Close a call with an image that is on the disk; gives its place."""
+    output = Path(str(ledger._database._engine.url.database)).parent
+    (output / "a.png").write_bytes(b"an image")
+    place = Place(str(output), "a.png", "a.png", "", "thumbs/a.webp")
     image = GeneratedImage(Path("x"), "nano-banana-2", "request-1", "http://127.0.0.1/x.png", cost.credits_used)
-    ledger.calls.bought(attempt, image, VERIFIED, cost, PLACE)
+    ledger.calls.bought(attempt, image, VERIFIED, cost, place)
+    return place
 
 
-def race(path: str, job_fields: dict[str, Any], go: float, won: "multiprocessing.Queue[int]") -> None:
+def race(path: str, job_fields: dict[str, Any], all_ready: Barrier, won: "multiprocessing.Queue[int]") -> None:
     """Ask for many rows in a process of its own; tells how many it was given."""
     ledger = Ledger.open(path)
     from flows.batch.finish import Finish  # noqa: PLC0415 - a spawned process loads its own
 
     jobs = [Job(**{**job_fields, "sku": f"S{number}", "finish": Finish()}) for number in range(40)]
-    time.sleep(max(0.0, go - time.time()))
+    all_ready.wait(60)
     with ledger.owning(str(uuid.uuid4())) as owner:
         won.put(sum(isinstance(take(ledger, one, owner), Attempt) for one in jobs))
         time.sleep(0.5)
@@ -120,9 +124,7 @@ def test_of_many_threads_one_gets_the_row(batch: SmallBatch, job: Job) -> None:
     """However many ask at once, with their own ledgers and as different holders, one may call."""
     ledgers = [batch.ledger() for _ in range(4)]
     with ledgers[0].owning("a") as first, ledgers[1].owning("b") as second, ThreadPoolExecutor(32) as pool:
-        asked = [
-            pool.submit(take, ledgers[number % 4], job, (first, second)[number % 2]) for number in range(32)
-        ]
+        asked = [pool.submit(take, ledgers[number % 4], job, (first, second)[number % 2]) for number in range(32)]
         results = [one.result() for one in asked]
     assert sum(isinstance(result, Attempt) for result in results) == 1
     assert row(ledgers[0]).attempts == 1
@@ -134,8 +136,8 @@ def test_of_two_processes_one_gets_each_row(batch: SmallBatch, job: Job) -> None
     context = multiprocessing.get_context("spawn")
     won: multiprocessing.Queue[int] = context.Queue()
     fields = {name: getattr(job, name) for name in job.__slots__ if name not in {"finish", "sku"}}
-    go = time.time() + 3.0
-    racers = [context.Process(target=race, args=(str(batch.ledger_path), fields, go, won)) for _ in range(2)]
+    all_ready = context.Barrier(2)
+    racers = [context.Process(target=race, args=(str(batch.ledger_path), fields, all_ready, won)) for _ in range(2)]
     for racer in racers:
         racer.start()
     counts = [won.get(timeout=60) for _ in racers]
@@ -179,7 +181,7 @@ def test_a_bought_row_is_never_taken(ledger: Ledger, job: Job, owner: Owner) -> 
 def test_what_was_bought_is_all_written_down(ledger: Ledger, job: Job, owner: Owner) -> None:
     """The image's facts, its address, its cost and its place come with the one transaction that ends the call."""
     attempt = taken(ledger, job, owner)
-    buy(ledger, attempt, Cost(Decimal("0.0123"), is_estimated=False, credits_used=Decimal("1.5")))
+    place = buy(ledger, attempt, Cost(Decimal("0.0123"), is_estimated=False, credits_used=Decimal("1.5")))
     image = row(ledger)
     assert (image.state, image.owner, image.request_id) == (State.BOUGHT, "", "request-1")
     assert (image.url, image.sha256) == ("http://127.0.0.1/x.png", "ab" * 32)
@@ -189,7 +191,7 @@ def test_what_was_bought_is_all_written_down(ledger: Ledger, job: Job, owner: Ow
     assert 0 <= image.seconds < 60
     call = row(ledger, attempts)
     assert (call.outcome, call.charged, call.price_usd) == ("bought", "yes", Decimal("0.0123"))
-    assert ledger.places([job.key], "out") == {job.key: PLACE}
+    assert ledger.places([job.key], place.output) == {job.key: place}
 
 
 def test_calls_that_cost_nothing_add_nothing(ledger: Ledger, job: Job, owner: Owner) -> None:
@@ -209,12 +211,13 @@ def test_calls_that_cost_nothing_add_nothing(ledger: Ledger, job: Job, owner: Ow
 def test_every_paid_call_adds_to_the_images_price(ledger: Ledger, job: Job, owner: Owner) -> None:
     """What was paid for nothing, and what may have been, is in the sum, exact to the last digit."""
     exact = Cost(Decimal("0.1"), is_estimated=False, credits_used=Decimal("0.1"))
+    listed = Cost(Decimal("0.2"), credits_used=Decimal("0.2"))
     ledger.calls.end(taken(ledger, job, owner), State.RESERVED, Charged.YES, exact)
-    ledger.calls.end(taken(ledger, job, owner), State.UNKNOWN, Charged.MAYBE, Cost(Decimal("0.2")))
+    ledger.calls.end(taken(ledger, job, owner), State.UNKNOWN, Charged.MAYBE, listed)
     buy(ledger, taken(ledger, job, owner, frozenset({State.UNKNOWN})), exact)
     image = row(ledger)
     assert (image.paid_calls, image.attempts) == (3, 3)
-    assert (image.price_usd, image.credits_used) == (Decimal("0.4"), Decimal("0.2"))
+    assert (image.price_usd, image.credits_used) == (Decimal("0.4"), Decimal("0.4"))
     assert image.price_is_estimated, "a list price is in the sum"
 
 

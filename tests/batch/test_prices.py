@@ -40,7 +40,9 @@ def test_the_built_in_book_prices_the_models_of_the_templates() -> None:
 
 def test_the_nearest_price_counts() -> None:
     """The resolution's own price comes before the model's, and that before the generator's."""
-    prices = PriceBook([price("m", "0.04", "4k"), price("m", "0.01"), price("*", "0.09"), price("m", "1", "*", "other")])
+    prices = PriceBook(
+        [price("m", "0.04", "4k"), price("m", "0.01"), price("*", "0.09"), price("m", "1", "*", "other")]
+    )
     found = [prices.find("anycap", *asked) for asked in (("m", "4k"), ("m", "1k"), ("m", ""), ("x", "4k"))]
     assert [known and known.usd for known in found] == [Decimal(n) for n in ("0.04", "0.01", "0.01", "0.09")]
     assert prices.find("third", "m") is None
@@ -48,7 +50,9 @@ def test_the_nearest_price_counts() -> None:
 
 def test_a_book_of_ones_own_is_read_as_it_is(tmp_path: Path) -> None:
     """Figures stay exact, an empty resolution is any, and credits and the day of retirement may be missing."""
-    prices = book(tmp_path, " anycap ,m,,0.0123456789,1.5,2026-05-01,2026-12-31,a list\nanycap,n,4k,2,,2026-05-01,,a list\n")
+    prices = book(
+        tmp_path, " anycap ,m,,0.0123456789,1.5,2026-05-01,2026-12-31,a list\nanycap,n,4k,2,,2026-05-01,,a list\n"
+    )
     first, second = prices.find("anycap", "m", "2k"), prices.find("anycap", "n", "4k")
     assert first == Price(
         "anycap", "m", "*", Decimal("0.0123456789"), Decimal("1.5"), date(2026, 5, 1), date(2026, 12, 31), "a list"

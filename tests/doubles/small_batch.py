@@ -21,6 +21,8 @@ from sqlalchemy import insert, update
 
 from blocks.errors import ImageGenerationError
 from blocks.image import Capabilities
+from flows.batch.canary import canary_first
+from flows.batch.cap_check import check_caps
 from flows.batch.jobs import Job, Source
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_database import LedgerUnavailable
@@ -69,6 +71,7 @@ class SmallBatch:
     root: Path
     source: Source = SOURCE
     prices: PriceBook = field(default_factory=lambda: PRICES)
+    ledger_url: str = ""
 
     @property
     def output(self) -> Path:
@@ -82,7 +85,12 @@ class SmallBatch:
 
     def ledger(self) -> Ledger:
         """The ledger of this batch."""
-        return Ledger.open(str(self.ledger_path))
+        return Ledger.open(self.where)
+
+    @property
+    def where(self) -> str:
+        """What names the ledger: its file, if no other was given."""
+        return self.ledger_url or str(self.ledger_path)
 
     def csv(self, text: str, name: str = "products.csv") -> Path:
         """Write a CSV."""
@@ -97,7 +105,7 @@ class SmallBatch:
 
     def settings(self, **changes: Any) -> BatchSettings:
         """Settings of a run of products.csv."""
-        given = {"csv": str(self.root / "products.csv"), "output": str(self.output), "ledger": str(self.ledger_path)}
+        given = {"csv": str(self.root / "products.csv"), "output": str(self.output), "ledger": self.where}
         return BatchSettings(**{**given, "generator": "anycap", **changes})
 
     def open(self, settings: BatchSettings) -> BatchRun:
@@ -120,15 +128,18 @@ class SmallBatch:
         settings = self.settings(**changes)
         run = self.open(settings)
         plan = plan_batch(settings, self.source, run)
+        check_caps(plan.to_buy, run)
         run.begin(self.source.capabilities.provider, plan.batch)
-        outcomes = buy(run, generator, plan.todo, usd_per_credit)
+        outcomes: dict[str, Outcome] = {}
+        for jobs in canary_first(settings, plan, run):
+            outcomes |= buy(run, generator, jobs, usd_per_credit)
         return Ran(run, plan, outcomes, run.finish())
 
     def redo(self, generator: ScriptedGenerator, *skus: str, **changes: Any) -> Ran:
         """Make images again on purpose, as the flow does it."""
-        given = {"output": str(self.output), "ledger": str(self.ledger_path)}
+        given = {"output": str(self.output), "ledger": self.where}
         settings = RedoSettings(**{"skus": list(skus), **given, **changes})
-        run = BatchRun.open(Request("redo", settings.output, settings.ledger, settings.concurrency))
+        run = BatchRun.open(Request.of_redo(settings))
         run.prices = self.prices
         found = find_redo(settings, run.ledger, run.output.root)
         jobs = redo_jobs(settings, found, run.ledger, self.source)
@@ -176,9 +187,7 @@ def put_owner(ledger: Ledger, owner: Owner, *, pid: int, started: float, alive_u
     """Put a holder into the ledger."""
     values = {"owner": owner.id, "run": owner.run, "host": owner.host}
     with ledger._database.writing() as connection:
-        connection.execute(
-            insert(owners).values(**values, pid=pid, pid_started=started, alive_until=alive_until)
-        )
+        connection.execute(insert(owners).values(**values, pid=pid, pid_started=started, alive_until=alive_until))
     return owner
 
 

@@ -7,6 +7,7 @@ from anycap_server import AnyCapServer
 from command import anycap_variables, by_sku, rowshot, rowshot_here, write_csv
 from recorded import Recorded
 
+pytestmark = pytest.mark.usefixtures("prefect_server")
 SKUS = [f"s{number}" for number in range(6)]
 RUN = ("run", "products.csv", "--generator", "anycap", "--output", "out")
 
@@ -22,7 +23,8 @@ def test_an_account_that_runs_dry_goes_on_where_it_stopped(
     folder: Path, prefect_server: str, anycap_server: AnyCapServer
 ) -> None:
     """Without credit the run ends early and says so, its rows stay pending and its reports are whole; topped up, the
-    same command buys the rest, and nothing twice."""
+    same command buys the rest, and nothing twice.
+    """
     command = (*RUN, "--concurrency", "2")
     variables = anycap_variables(anycap_server, folder)
     anycap_server.credit = 3
@@ -32,7 +34,10 @@ def test_an_account_that_runs_dry_goes_on_where_it_stopped(
     assert "Top it up, then run again" in early.stdout
     rows = by_sku(folder / "out/manifest.csv")
     assert sorted(row["status"] for row in rows.values()) == ["pending"] * 3 + ["stored"] * 3
-    assert sum(1 for row in by_sku(folder / "out/results.csv").values() if (folder / "out" / row["image_path"]).is_file()) == 3
+    assert (
+        sum(1 for row in by_sku(folder / "out/results.csv").values() if (folder / "out" / row["image_path"]).is_file())
+        == 3
+    )
     assert not (folder / "out/failures.csv").exists()
     assert anycap_server.charges.total() == 3
     assert anycap_server.calls.total() <= 3 + 2
@@ -55,9 +60,7 @@ def test_an_account_that_runs_dry_goes_on_where_it_stopped(
     assert len(anycap_server.charges) == 6
 
 
-def test_a_key_that_is_refused_ends_the_run_at_once(
-    folder: Path, prefect_server: str, anycap_server: AnyCapServer
-) -> None:
+def test_a_key_that_is_refused_ends_the_run_at_once(folder: Path, anycap_server: AnyCapServer) -> None:
     """A refused key is exit code 3 after no more calls than were under way, with every row pending."""
     variables = {**anycap_variables(anycap_server, folder), "ANYCAP_API_KEY": "another-key"}
     refused = rowshot_here(folder, *RUN, "--concurrency", "2", **variables)
@@ -68,9 +71,7 @@ def test_a_key_that_is_refused_ends_the_run_at_once(
     assert anycap_server.counts()["charges"] == 0
 
 
-def test_without_a_key_or_a_program_nothing_starts(
-    folder: Path, prefect_server: str, anycap_server: AnyCapServer
-) -> None:
+def test_without_a_key_or_a_program_nothing_starts(folder: Path, anycap_server: AnyCapServer) -> None:
     """A missing key and a missing program are told with their mend before anything is sent or written."""
     variables = anycap_variables(anycap_server, folder)
     keyless = rowshot_here(folder, *RUN, **{**variables, "ANYCAP_API_KEY": ""})

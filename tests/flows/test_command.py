@@ -1,17 +1,29 @@
-"""The command, as scripts hold on to it: exit codes, what is bought and what is said, on a Prefect server that is up."""
+"""The command, as scripts hold on to it: exit codes, what is bought, what is said; on a Prefect server that is up."""
 
 import gzip
 import os
 import socket
+import subprocess
 import sys
-import time
 from pathlib import Path
-from subprocess import run
+from uuid import UUID
 
 import pytest
-from command import by_sku, environment, rowshot, rowshot_here, table, write_csv
+from anycap_server import AnyCapServer
+from command import (
+    ROWSHOT,
+    anycap_variables,
+    by_sku,
+    environment,
+    rowshot,
+    rowshot_here,
+    start_rowshot,
+    table,
+    write_csv,
+)
 from recorded import Recorded
 
+pytestmark = pytest.mark.usefixtures("prefect_server")
 NAMES = {"a": "양말", "b": "모자", "c": "장갑", "d": "목도리"}
 
 
@@ -58,7 +70,7 @@ def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: st
     assert now["b"]["prompt"].startswith("이커머스 사진: 비니")
 
 
-def test_an_image_made_again_on_purpose(tmp_path: Path, prefect_server: str) -> None:
+def test_an_image_made_again_on_purpose(tmp_path: Path) -> None:
     """A redo is a new image beside the old one; reports and later runs show the new one, and it is bought once."""
     write_csv(tmp_path / "redo.csv", NAMES)
     assert rowshot_here(tmp_path, "run", "redo.csv").returncode == 0
@@ -84,9 +96,11 @@ def test_an_image_made_again_on_purpose(tmp_path: Path, prefect_server: str) -> 
 
 def test_a_bad_csv_starts_nothing_and_names_every_problem(tmp_path: Path, prefect_server: str) -> None:
     """All problems are told at once with line, column and mend, nothing is written, and no flow run begins; with
-    --skip-invalid the good rows go on."""
+    --skip-invalid the good rows go on.
+    """
     (tmp_path / "bad.csv").write_text(
-        'sku,name,color,template\na,"socks\nof wool",red,\nb,,red,\nc,cap,blue,nosuch\n,scarf,red,\nd,boots,red,\nd,shoes,red,\n',
+        'sku,name,color,template\na,"socks\nof wool",red,\nb,,red,\nc,cap,blue,nosuch\n'
+        ",scarf,red,\nd,boots,red,\nd,shoes,red,\n",
         encoding="utf-8",
     )
     bad = rowshot(tmp_path, "run", "bad.csv")
@@ -141,9 +155,7 @@ def test_a_bad_csv_starts_nothing_and_names_every_problem(tmp_path: Path, prefec
         (["redo", "--sku", "a", "--concurrency", "999"], "--concurrency"),
     ],
 )
-def test_what_cannot_start_is_exit_code_2(
-    tmp_path: Path, prefect_server: str, arguments: list[str], mend: str
-) -> None:
+def test_what_cannot_start_is_exit_code_2(tmp_path: Path, arguments: list[str], mend: str) -> None:
     """A wrong option or a missing part is told with its mend, without a traceback and without an output folder."""
     write_csv(tmp_path / "shop.csv", NAMES)
     told = rowshot_here(tmp_path, *arguments)
@@ -151,6 +163,70 @@ def test_what_cannot_start_is_exit_code_2(
     assert mend in told.stderr
     assert "Traceback" not in told.stderr
     assert not (tmp_path / "output").exists()
+
+
+def test_another_output_gets_its_images_for_nothing(tmp_path: Path) -> None:
+    """What one output has is copied into another, and an image whose file is gone there is copied back."""
+    write_csv(tmp_path / "shop.csv", NAMES)
+    assert rowshot_here(tmp_path, "run", "shop.csv").returncode == 0
+    second = rowshot_here(tmp_path, "run", "shop.csv", "--output", "other")
+    assert second.returncode == 0
+    assert "4 of 4 rows have their image; nothing was bought" in second.stdout
+    images = {
+        path.relative_to(tmp_path / "other"): path.read_bytes() for path in (tmp_path / "other/images").rglob("*.*")
+    }
+    assert len(images) == 4
+    assert all((tmp_path / "output" / path).read_bytes() == image for path, image in images.items())
+
+    for path in images:
+        (tmp_path / "output" / path).unlink()
+    again = rowshot_here(tmp_path, "run", "shop.csv")
+    assert "4 of 4 rows have their image; nothing was bought" in again.stdout
+    assert all((tmp_path / "output" / path).read_bytes() == image for path, image in images.items())
+
+
+def test_two_runs_of_one_csv_at_once_share_the_work(tmp_path: Path, anycap_server: AnyCapServer) -> None:
+    """A second run of the same file while the first goes on buys nothing twice, and both end with every image."""
+    write_csv(tmp_path / "twice.csv", [f"t{number}" for number in range(12)])
+    anycap_server.delay_s = 0.4
+    command = ("run", "twice.csv", "--generator", "anycap", "--concurrency", "2")
+    variables = anycap_variables(anycap_server, tmp_path)
+    both = [start_rowshot(tmp_path, *command, **variables) for _ in range(2)]
+    for run, said in [(run, run.communicate(timeout=120)[0]) for run in both]:
+        assert run.returncode == 0, said
+        assert "12 of 12 rows have their image" in said
+    assert anycap_server.charges.total() == anycap_server.calls.total() == 12
+    assert anycap_server.max_in_flight > 2  # they did overlap
+    assert {row["attempts"] for row in table(tmp_path / "output/manifest.csv")} == {"1"}
+
+
+def test_a_reader_that_goes_away_is_no_success(tmp_path: Path) -> None:
+    """With nobody left to read its plan a run buys nothing, and does not claim that every row has its image."""
+    write_csv(tmp_path / "shop.csv", NAMES)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [ROWSHOT, "run", "shop.csv"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(theirs)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
+def test_an_address_without_its_api_is_told(tmp_path: Path, prefect_server_url: str) -> None:
+    """A web server that is no Prefect API is not taken for one."""
+    write_csv(tmp_path / "shop.csv", NAMES)
+    told = rowshot(tmp_path, "run", "shop.csv", PREFECT_API_URL=prefect_server_url.removesuffix("/api"))
+    assert told.returncode == 2
+    assert "/api at the end" in told.stderr
 
 
 @pytest.mark.parametrize("arguments", [["run", "shop.csv"], ["plan", "shop.csv", "--generator", "anycap/team"]])
@@ -177,7 +253,8 @@ def unused_address() -> str:
 @pytest.mark.parametrize("arguments", [["plan", "shop.csv.gz"], ["run", "shop.csv.gz", "--dry-run"], ["status"]])
 def test_planning_asks_nobody(tmp_path: Path, arguments: list[str]) -> None:
     """A plan and a status touch neither the Prefect server nor the provider that are configured, start no server of
-    their own, and leave nothing in the output folder."""
+    their own, and leave nothing in the output folder.
+    """
     (tmp_path / "shop.csv.gz").write_bytes(gzip.compress(write_csv(tmp_path / "shop.csv", NAMES).read_bytes()))
     script = (
         "import sys; from flows.__main__ import main; code = main(sys.argv[1:]); "
@@ -189,7 +266,7 @@ def test_planning_asks_nobody(tmp_path: Path, arguments: list[str]) -> None:
         for listener in (prefect, provider):
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            listener.setblocking(False)
+            listener.settimeout(0)
             addresses.append(f"http://127.0.0.1:{listener.getsockname()[1]}")
         variables = {
             "PREFECT_API_URL": f"{addresses[0]}/api",
@@ -198,7 +275,7 @@ def test_planning_asks_nobody(tmp_path: Path, arguments: list[str]) -> None:
             "PREFECT_HOME": str(tmp_path / "prefect"),
         }
         generator = [] if arguments == ["status"] else ["--generator", "anycap"]
-        done = run(
+        done = subprocess.run(
             [sys.executable, "-c", script, *arguments, *generator],
             cwd=tmp_path,
             env=environment(tmp_path, **variables),
@@ -219,5 +296,5 @@ def test_planning_asks_nobody(tmp_path: Path, arguments: list[str]) -> None:
     assert not list(tmp_path.glob("prefect/*.db"))
 
 
-def _newest(csv: str, api: str):
+def _newest(csv: str, api: str) -> UUID:
     return Recorded(api).flow_runs(f"generate-images / {csv}")[0].id

@@ -1,13 +1,10 @@
 """`prefect deploy --all`, a process worker and `prefect deployment run` do the same job as the command."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import by_sku, environment, write_csv
@@ -22,11 +19,15 @@ NAME = "generate-images/generate-images"
 @pytest.fixture(scope="module")
 def clone(prefect_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repo, under a path with spaces, deployed to the session's server; its own template shows whose code
-    ran."""
+    ran.
+    """
     folder = tmp_path_factory.mktemp("a clone of it")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPO, capture_output=True, check=True, text=True,
+        cwd=REPO,
+        capture_output=True,
+        check=True,
+        text=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (REPO / name).is_file():
@@ -81,10 +82,13 @@ def test_deploying_again_changes_nothing(clone: Path, prefect_server: str) -> No
     assert (clone / "prefect.yaml").read_bytes() == (REPO / "prefect.yaml").read_bytes()
 
 
-def test_the_run_form_is_fit_for_people(clone: Path, prefect_server: str) -> None:
+@pytest.mark.usefixtures("clone")
+def test_the_run_form_is_fit_for_people(prefect_server: str) -> None:
     """Every parameter has a title, a description and its place, none draws as a choice of types, and what has a default
-    needs no filling in."""
+    needs no filling in.
+    """
     schema = Recorded(prefect_server).deployment(NAME).parameter_openapi_schema
+    assert schema is not None
     assert "anyOf" not in json.dumps(schema)
     fields = schema["definitions"]["BatchSettings"]["properties"]
     assert sorted(fields) == sorted(BatchSettings.model_fields)

@@ -23,7 +23,8 @@ TIMEOUT_S = 5.0
 @dataclass(frozen=True)
 class Row:
     """What one row meets, and what must come of it: in a first run, in a second with the same command, in a third that
-    allows refused, unknown and lost rows to be bought again. Calls and charges are the server's counts up to then."""
+    allows refused, unknown and lost rows to be bought again. Calls and charges are the server's counts up to then.
+    """
 
     fault: list[faults.Fault]
     status: str
@@ -121,7 +122,9 @@ def test_each_fault_has_its_end_its_calls_and_its_charges(story: Story, sku: str
 def test_one_bad_row_is_one_bad_row(story: Story) -> None:
     """Some rows without an image are exit code 1, and once each has its image it is 0."""
     assert [run.said.returncode for run in story.runs] == [1, 1, 0]
-    assert "8 of 16 rows have their image, 1 failed, 1 rejected, 4 unknown, 2 lost; 8 bought" in story.runs[0].said.stdout
+    assert (
+        "8 of 16 rows have their image, 1 failed, 1 rejected, 4 unknown, 2 lost; 8 bought" in story.runs[0].said.stdout
+    )
     assert "9 of 16 rows have their image, 1 rejected, 4 unknown, 2 lost; 1 bought" in story.runs[1].said.stdout
     assert "16 of 16 rows have their image; 7 bought" in story.runs[2].said.stdout
 
@@ -160,7 +163,7 @@ def test_bytes_decide_what_a_file_is_called(story: Story) -> None:
 
 def test_failed_rows_are_a_csv_of_their_own_while_there_are_some(story: Story) -> None:
     """The first run's failures.csv holds just the rows that failed with their reasons; the last run leaves none."""
-    first = sorted((story.folder / "out/runs").iterdir())[0]
+    first = min((story.folder / "out/runs").iterdir())
     failed = table(first / "failures.csv")
     assert [row["sku"] for row in failed] == [sku for sku, row in ROWS.items() if row.kind]
     assert all(row["name"] == f"#{row['sku']}#" and row["rowshot_error"] for row in failed)
@@ -175,9 +178,11 @@ def test_no_call_leaves_its_folder_behind_once_all_is_well(story: Story) -> None
     assert len(kept) == sum({**paid_for_nothing, **in_doubt}.values())
 
 
-def test_the_server_knows_every_row(story: Story, prefect_server_url: str) -> None:
+@pytest.mark.usefixtures("story")
+def test_the_server_knows_every_row(prefect_server_url: str) -> None:
     """Each row is a task run named by its sku, completed if it has its image and failed if not; the run's own state
-    tells its sum."""
+    tells its sum.
+    """
     recorded = Recorded(prefect_server_url)
     third, second, first = recorded.flow_runs(FLOW_RUN)
     states = {run.name: run.state_name for run in recorded.task_runs(first.id, len(ROWS))}
@@ -191,7 +196,8 @@ def test_the_server_knows_every_row(story: Story, prefect_server_url: str) -> No
     assert not taken_up & {"fine", "refused", "hangs"}
 
 
-def test_people_find_the_run_in_artifacts(story: Story, prefect_server_url: str) -> None:
+@pytest.mark.usefixtures("story")
+def test_people_find_the_run_in_artifacts(prefect_server_url: str) -> None:
     """Progress, the plan's costs, a summary and a table of failures are on the server, escaped."""
     recorded = Recorded(prefect_server_url)
     third, _, first = recorded.flow_runs(FLOW_RUN)

@@ -22,7 +22,8 @@ def test_a_run_of_many_rows_is_seen_and_recorded_and_not_bought_anew_by_a_slip(
     tmp_path: Path, prefect_server: str, anycap_server: AnyCapServer
 ) -> None:
     """While it goes on, status and plain lines tell how far it is; each row is a task run on the server. When over 100
-    rows have changed, nothing is bought unless somebody says yes."""
+    rows have changed, nothing is bought unless somebody says yes.
+    """
     write_csv(tmp_path / "many.csv", [f"m{number}" for number in range(ROWS)])
     variables = anycap_variables(anycap_server, tmp_path)
     anycap_server.delay_s = 1.0
@@ -78,7 +79,12 @@ def _on_a_terminal(folder: Path, arguments: list[str], typed: bytes, variables: 
     ours, theirs = pty.openpty()
     os.write(ours, typed)
     child = subprocess.Popen(
-        [ROWSHOT, *arguments], cwd=folder, env=environment(folder, **variables), stdin=theirs, stdout=theirs, stderr=theirs
+        [ROWSHOT, *arguments],
+        cwd=folder,
+        env=environment(folder, **variables),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     )
     os.close(theirs)
     shown = b""

@@ -1,0 +1,116 @@
+"""The options of the rowshot command."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+
+EPILOG = """\
+exit codes: 0 every row has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
+            3 the run ended early, and the same command goes on from there
+"""
+
+Call = Callable[[argparse.Namespace], int]
+
+
+def parser(calls: Mapping[str, Call]) -> argparse.ArgumentParser:
+    """The command's options; scripts hold on to them. `calls` is what each command does, by its name."""
+    top = argparse.ArgumentParser(
+        prog="rowshot",
+        description="A CSV goes in, one generated image a row comes out, and each image is paid for once.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"rowshot {version('rowshot')}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, told in (
+        ("run", "buy what the CSV asks for and isn't bought yet"),
+        ("plan", "tell what would be bought and for how much; buys nothing and starts no server"),
+    ):
+        command = commands.add_parser(
+            name, help=told, description=told, epilog=EPILOG, formatter_class=top.formatter_class
+        )
+        command.set_defaults(call=calls[name])
+        _add_batch_options(command)
+        if name == "plan":
+            command.add_argument("--json", action="store_true", help="print the plan as JSON")
+    again = commands.add_parser("redo", help="make images again on purpose; the old ones stay")
+    again.set_defaults(call=calls["redo"])
+    again.add_argument("--sku", required=True, metavar="A,B", help="the rows to make again, by their sku")
+    again.add_argument("--template", metavar="NAME", help="only the images of this template")
+    again.add_argument("--add", metavar="WORDS", help="words to put at the end of the prompt")
+    again.add_argument("--generator", metavar="NAME", help="default: the one that made the image")
+    again.add_argument("--templates", metavar="DIR", help="a folder of your own templates")
+    again.add_argument("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
+    state = commands.add_parser("status", help="rows by state, spent, rate; while a run goes on, too")
+    state.set_defaults(call=calls["status"])
+    spent = commands.add_parser("spend", help="what was bought and what it cost, from the ledger")
+    spent.set_defaults(call=calls["spend"])
+    spent.add_argument("--by", choices=("day", "model", "template", "run"), default="day", help="default day (UTC)")
+    spent.add_argument("--json", action="store_true", help="print it as JSON")
+    _add_money(again)
+    _add_output(again)
+    _add_output(state)
+    for command in (again, state, spent):
+        _add_ledger(command)
+    return top
+
+
+def _add_batch_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("csv", metavar="CSV", help="a row an image, with a column sku; .csv, .tsv or .csv.gz")
+    add("--template", metavar="NAME", help="prompt template of rows that name none (default product)")
+    add("--templates", metavar="DIR", help="a folder of your own templates, searched before the built-in ones")
+    add(
+        "--map",
+        metavar="VAR=COLUMN",
+        action="append",
+        dest="columns",
+        help="take a template's variable from another column",
+    )
+    add("--generator", metavar="NAME", help="proof (default: drawn here, free), anycap, or a block as type-slug/name")
+    add("--model", metavar="M", help="model of rows that name none (default: the template's)")
+    _add_output(command)
+    _add_ledger(command)
+    add("--limit", type=int, metavar="N", help="buy only the first N rows that have no image yet")
+    add("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
+    _add_money(command)
+    add("--canary", type=int, metavar="N", help="buy N rows first, of all kinds, and go on only if they fared well")
+    add("--canary-failures", type=float, metavar="SHARE", help="share of the canary's rows that may fail (default 0.2)")
+    for flag, told in (
+        ("--skip-invalid", "go on without invalid rows, and report them"),
+        ("--retry-rejected", "ask again for rows that the provider refused"),
+        ("--retry-unknown", "buy rows of unknown outcome again; they may have been paid for"),
+        ("--rebuy-lost", "buy images again whose files are gone"),
+        ("--allow-unknown-model", "take a model that nobody knows"),
+        ("--dry-run", "only plan"),
+    ):
+        add(flag, action="store_true", default=None, help=told)
+    add(
+        "--yes",
+        action="store_true",
+        default=None,
+        dest="confirm_changed",
+        help="buy even if over 100 rows have changed",
+    )
+
+
+def _add_money(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prices", metavar="FILE", help="a price book of your own (default: $ROWSHOT_PRICES, else the built-in one)")
+    add("--max-cost", metavar="USD", dest="max_cost_usd", help="cap of this run; at it the run stops and keeps all")
+    add(
+        "--max-cost-per-day",
+        metavar="USD",
+        dest="max_cost_per_day_usd",
+        help="cap of one day (UTC), over all runs of the ledger",
+    )
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", metavar="DIR", help="where images and reports go (default output)")
+
+
+def _add_ledger(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ledger", metavar="URL", help="the ledger of what was bought (default: $ROWSHOT_LEDGER, else your own)"
+    )

@@ -1,0 +1,223 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted_generator import Draws, ScriptedGenerator, picture
+from small_batch import SmallBatch, table
+
+from blocks.errors import ContentRejected, InsufficientCredit, OutcomeUnknown, ServiceUnavailable
+from flows.batch.jobs import Source
+from flows.batch.ledger_tables import State
+from flows.batch.problems import NotStarted
+from flows.batch.redo import find_redo, redo_jobs
+from flows.batch.rows import Status
+from flows.batch.settings import RedoSettings
+from flows.batch.verify import verify_image
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> SmallBatch:
+    """Two products that have their images."""
+    found = SmallBatch(tmp_path)
+    found.products("A", "B")
+    found.run(ScriptedGenerator())
+    return found
+
+
+def refused(batch: SmallBatch, *skus: str, **changes: str) -> list[str]:
+    """Why images can't be made again."""
+    generator = ScriptedGenerator()
+    with pytest.raises(NotStarted) as told:
+        batch.redo(generator, *skus, **changes)
+    assert generator.calls == []
+    return [str(problem) for problem in told.value.problems]
+
+
+def test_a_redo_buys_a_new_image_and_the_old_one_stays(batch: SmallBatch) -> None:
+    """The prompt gets the added words, the row shows the new image, and the old file is where it was."""
+    before = batch.report("A")
+    old = (batch.output / before.path).read_bytes()
+    generator = ScriptedGenerator({"A": [Draws(data=picture("softer"))]})
+    ran = batch.redo(generator, "A", add=" softer light ")
+    (request,) = generator.calls
+    assert request.prompt == f"{before.prompt}, softer light"
+    assert (request.model, request.params) == (before.model, {"aspect_ratio": "1:1"})
+    after = batch.report("A")
+    assert (after.status, after.prompt) == (Status.STORED, request.prompt)
+    assert after.fingerprint != before.fingerprint
+    assert (batch.output / after.path).read_bytes() == picture("softer")
+    assert (batch.output / before.path).read_bytes() == old
+    assert (ran.summary.bought, ran.summary.exit_code) == (1, 0)
+    assert batch.report("B").path == table(batch.output / "manifest.csv")[1]["path"]
+
+
+def test_a_redo_without_words_is_another_image_of_the_same_prompt(batch: SmallBatch) -> None:
+    """Asking again is enough for a new variant."""
+    before = batch.report("A")
+    generator = ScriptedGenerator()
+    batch.redo(generator, "A")
+    assert generator.calls[0].prompt == before.prompt
+    assert batch.report("A").fingerprint != before.fingerprint
+
+
+def test_a_rerun_of_the_file_keeps_the_redo_and_buys_nothing(batch: SmallBatch) -> None:
+    """The file did not change, so its rows go on to show the newer images, in any output."""
+    batch.redo(ScriptedGenerator(), "A", add="softer")
+    redone = batch.report("A")
+    generator = ScriptedGenerator()
+    ran = batch.run(generator)
+    assert (generator.calls, ran.summary.exit_code) == ([], 0)
+    assert ran.plan is not None
+    assert (ran.plan.bought, ran.plan.changed, ran.plan.to_buy) == (2, 0, ())
+    assert batch.report("A") == replace(redone, run=ran.run.id)
+    second = batch.root / "second"
+    assert batch.run(generator, output=str(second)).summary.exit_code == 0
+    assert generator.calls == []
+    assert batch.report("A", second).fingerprint == redone.fingerprint
+
+
+def test_results_show_the_redo(batch: SmallBatch) -> None:
+    """What a shop imports and the manifest name the new image at once."""
+    batch.redo(ScriptedGenerator(), "A", add="softer")
+    row = batch.report("A")
+    for name, column in (("results.csv", "image_path"), ("manifest.csv", "path")):
+        assert [line[column] for line in table(batch.output / name) if line["sku"] == "A"] == [row.path]
+    assert len(table(batch.output / "results.csv")) == 2
+
+
+def test_several_redos_go_on_from_one_another(batch: SmallBatch) -> None:
+    """Each is a variant of its own, and adds its words to what is shown now."""
+    first = batch.report("A")
+    generator = ScriptedGenerator()
+    for words in ("softer", "no shadow", ""):
+        batch.redo(generator, "A", add=words)
+    prompts = [request.prompt for request in generator.calls]
+    assert prompts == [f"{first.prompt}, softer", *[f"{first.prompt}, softer, no shadow"] * 2]
+    assert len({batch.report("A").fingerprint, first.fingerprint}) == 2
+    assert len(list((batch.output / "images" / "product").iterdir())) == 5
+    assert batch.run(generator).outcomes == {}
+    assert batch.report("A").prompt == prompts[-1]
+
+
+def test_a_changed_row_leaves_its_redo_behind(batch: SmallBatch) -> None:
+    """Other words in the sheet are another image; back again, the redo is shown again."""
+    batch.redo(ScriptedGenerator(), "A", add="softer")
+    redone = batch.report("A")
+    batch.products("A", "B", color="green")
+    generator = ScriptedGenerator()
+    batch.run(generator)
+    assert len(generator.calls) == 2
+    assert "softer" not in batch.report("A").prompt
+    batch.products("A", "B")
+    batch.run(generator)
+    assert len(generator.calls) == 2
+    assert batch.report("A").fingerprint == redone.fingerprint
+
+
+def test_several_skus_are_made_again_at_once(batch: SmallBatch) -> None:
+    """One redo may name many rows."""
+    generator = ScriptedGenerator()
+    ran = batch.redo(generator, "A", "B", add="softer")
+    assert sorted(request.sku for request in generator.calls) == ["A", "B"]
+    assert ran.summary.bought == 2
+
+
+def test_an_unknown_sku_stops_before_anything_is_bought(batch: SmallBatch) -> None:
+    """Each name that is not there is told, and none of the others is bought."""
+    told = refused(batch, "A", "X", "Y")
+    assert len(told) == 2
+    assert "'X'" in told[0]
+    assert "manifest.csv" in told[0]
+
+
+def test_an_output_without_rows_has_nothing_to_make_again(batch: SmallBatch) -> None:
+    """Another folder's rows are not this one's."""
+    (told,) = refused(batch, "A", output=str(batch.root / "other"))
+    assert "There is no row 'A'" in told
+
+
+def test_only_the_named_template_is_made_again(batch: SmallBatch) -> None:
+    """Of a sku with several images the one that is named, or all of them."""
+    batch.csv("sku,name,color,template\nA,Shirt,blue,\nA,Shirt,blue,product_hero\n")
+    batch.run(ScriptedGenerator())
+    generator = ScriptedGenerator()
+    batch.redo(generator, "A", template="product_hero")
+    assert [request.model for request in generator.calls] == ["seedream-5"]
+    (told,) = refused(batch, "A", template="lifestyle")
+    assert "of the template lifestyle" in told
+    batch.redo(generator, "A")
+    assert len(generator.calls) == 3
+
+
+def test_a_row_without_an_image_is_not_made_again(batch: SmallBatch) -> None:
+    """What was never asked for is the file's to buy, and the command says so."""
+    batch.products("A", "B", "C")
+    batch.run(ScriptedGenerator(), limit=1)
+    batch.products("A", "B", "C", "D")
+    run = batch.open(batch.settings())
+    run.begin("anycap", batch.plan().batch)
+    (told,) = refused(batch, "D")
+    assert "'D'" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "exit_code"),
+    [
+        (ContentRejected("a weapon"), Status.REJECTED, 1),
+        (ServiceUnavailable("down"), Status.FAILED, 1),
+        (OutcomeUnknown("cut off"), Status.UNKNOWN, 1),
+        (InsufficientCredit("no credit"), Status.PENDING, 3),
+    ],
+)
+def test_a_redo_that_fails_is_told_and_the_old_image_is_shown_still(
+    batch: SmallBatch, error: Exception, status: Status, exit_code: int
+) -> None:
+    """The run says what became of it, and the row keeps the image that it has."""
+    before = batch.report("A")
+    ran = batch.redo(ScriptedGenerator({"A": [error]}), "A", add="x")  # type: ignore[list-item]
+    assert ran.summary.exit_code == exit_code
+    assert ran.summary.counts == {status: 1}
+    if status.is_failure:
+        assert [(row.sku, row.error) for row in ran.summary.failures] == [("A", str(error))]
+    assert batch.report("A") == before
+    assert [row["image_status"] for row in table(batch.output / "results.csv")] == ["stored", "stored"]
+
+
+def test_a_redo_is_made_in_the_templates_size(batch: SmallBatch) -> None:
+    """What the template asks for holds for its redos."""
+    batch.csv("sku,name,style,mood,template\nP,post,flat,calm,blog_hero\n")
+    batch.run(ScriptedGenerator())
+    batch.redo(ScriptedGenerator(), "P")
+    made = verify_image(batch.output / batch.report("P").path)
+    assert (made.width, made.height) == (1200, 630)
+
+
+def test_the_generator_of_a_redo_is_the_images_own(batch: SmallBatch) -> None:
+    """Another provider's image is not made again by accident."""
+    settings = RedoSettings(skus=["A"], output=str(batch.output), ledger=str(batch.ledger_path))
+    ledger = batch.ledger()
+    found = find_redo(settings, ledger, batch.output)
+    assert found.generator == "anycap"
+    other = Source(replace(batch.source.capabilities, provider="proof"))
+    with pytest.raises(NotStarted, match=r"were made by anycap.*--generator"):
+        redo_jobs(settings, found, ledger, other)
+
+
+def test_rows_of_two_generators_need_a_name(batch: SmallBatch) -> None:
+    """Where the rows don't agree on who drew them the user says."""
+    batch.products("P", name="proofs.csv")
+    proof = SmallBatch(batch.root, Source(replace(batch.source.capabilities, provider="proof")))
+    proof.run(ScriptedGenerator(), csv=str(batch.root / "proofs.csv"))
+    told = refused(batch, "A", "P")
+    assert "Name it with --generator" in told[0]
+
+
+def test_a_redo_is_a_job_of_its_own(batch: SmallBatch) -> None:
+    """It names what it is a redo of, and stands in the ledger beside the image that it follows."""
+    (first, _) = batch.jobs()
+    batch.redo(ScriptedGenerator(), "A", add="softer")
+    job = next(job for job in batch.jobs() if job.sku == "A")
+    assert (job.redo_of, job.variant) == (first.fingerprint, "redo 1")
+    standings = batch.ledger().standings([first.key, job.key])
+    assert {standing.state for standing in standings.values()} == {State.BOUGHT}
+    assert len(standings) == 2
