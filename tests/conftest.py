@@ -28,7 +28,8 @@ HOME = Path(tempfile.mkdtemp(prefix="rowshot-tests-"))
 SERVER_READY_S = 120
 
 for name in [name for name in os.environ if name.startswith(("PREFECT_", "ROWSHOT_", "ANYCAP_"))]:
-    del os.environ[name]
+    if not name.startswith("ROWSHOT_CRASH_"):  # the crash tests' own
+        del os.environ[name]
 os.environ |= {
     "PREFECT_HOME": str(HOME / "prefect"),
     # Named, because Prefect also looks for a profile in the folder it is started in.

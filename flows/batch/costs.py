@@ -1,6 +1,8 @@
 """What a call is expected to cost, and what it has cost."""
 
+from dataclasses import replace
 from decimal import Decimal
+from threading import Lock
 
 from flows.batch.jobs import Job
 from flows.batch.ledger_images import Cost
@@ -13,9 +15,31 @@ def price_of(job: Job, prices: PriceBook, model: str = "") -> Price | None:
 
 
 def listed(job: Job, prices: PriceBook) -> Cost:
-    """What a call for this job is expected to cost: the list price, which is reserved before the call."""
+    """What a call for this job is expected to cost: the list price."""
     price = price_of(job, prices)
     return Cost(price.usd if price else None)
+
+
+class Dearest:
+    """The most that a call of each model has cost in a run. Used by many threads at once.
+
+    Where the list price is too low, a cap would otherwise be passed by every call that is under way.
+    """
+
+    def __init__(self) -> None:
+        self._usd: dict[tuple[str, str, str], Decimal] = {}
+        self._turn = Lock()
+
+    def learn(self, job: Job, cost: Cost) -> None:
+        """Note what a call for this job has cost."""
+        if cost.usd is not None:
+            with self._turn:
+                self._usd[_kind(job)] = max(cost.usd, self._usd.get(_kind(job), cost.usd))
+
+    def expected(self, job: Job, prices: PriceBook) -> Cost:
+        """The list price of a call for this job; to be reserved is what such a one has cost, if that is more."""
+        cost, known = listed(job, prices), self._usd.get(_kind(job))
+        return cost if cost.usd is None or known is None else replace(cost, reserve_usd=max(cost.usd, known))
 
 
 def settled(job: Job, prices: PriceBook, credits_used: Decimal | None, usd_per_credit: Decimal) -> Cost:
@@ -30,3 +54,7 @@ def settled(job: Job, prices: PriceBook, credits_used: Decimal | None, usd_per_c
         return Cost(credits_used * rate, is_estimated=False, credits_used=credits_used)
     usd = price.usd if price else None
     return Cost(usd, is_estimated=bool(usd), credits_used=credits_used)
+
+
+def _kind(job: Job) -> tuple[str, str, str]:
+    return (job.generator, job.model, job.params.get("resolution", ""))

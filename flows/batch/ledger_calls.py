@@ -74,7 +74,7 @@ class Calls:
 
         `again` are the states out of which a row may be bought anew, besides pending and failed. Gives the image's
         standing where it may not: it is bought, held by somebody, or in a state that needs the user's word.
-        Raises: CapReached where its list price, which is reserved with this, doesn't fit under a cap any more.
+        Raises: CapReached where its price, which is reserved with this, doesn't fit under a cap any more.
         """
 
         def work(connection: Connection) -> Attempt | Standing | CapReached:
@@ -85,7 +85,7 @@ class Calls:
                 return standing
             attempt = Attempt(folder.name, job, folder)
             now = time.time()
-            refused = reserve(connection, owner.run, now, list_price.usd, caps)
+            refused = reserve(connection, owner.run, now, list_price.reserved_usd, caps)
             if refused:
                 if mine:
                     connection.execute(_SET_IMAGE, {**this(job.key), "state": State.PENDING, "owner": ""})
@@ -104,7 +104,7 @@ class Calls:
                 "outcome": State.SUBMITTED,
                 "charged": Charged.MAYBE,
                 "estimate_usd": list_price.usd,
-                "price_usd": list_price.usd,
+                "price_usd": list_price.reserved_usd,
                 "price_is_estimated": True,
             }
             connection.execute(_NEW_CALL, call)

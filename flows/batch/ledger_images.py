@@ -21,11 +21,20 @@ CHUNK = 400
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one call costs. `usd` is None where nobody knows; `is_estimated` where it is only the list price."""
+    """What one call costs. `usd` is None where nobody knows; `is_estimated` where it is only the list price.
+
+    `reserve_usd`: what to set aside for it before it is made, where that is more than the list price.
+    """
 
     usd: Decimal | None
     is_estimated: bool = True
     credits_used: Decimal | None = None
+    reserve_usd: Decimal | None = None
+
+    @property
+    def reserved_usd(self) -> Decimal | None:
+        """What is set aside for it."""
+        return self.usd if self.reserve_usd is None else self.reserve_usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from typing import NoReturn, Protocol
@@ -22,7 +22,7 @@ from blocks.errors import (
 from blocks.image import ChildProcess, GeneratedImage, ImageRequest
 from flows.batch.budgets import CapReached
 from flows.batch.caps import NO_CAPS, Caps
-from flows.batch.costs import listed, settled
+from flows.batch.costs import Dearest, settled
 from flows.batch.jobs import Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_calls import new_attempt_id
@@ -91,6 +91,7 @@ class Purchase:
     again: frozenset[State] = frozenset()
     usd_per_credit: Decimal = Decimal(0)
     caps: Caps = NO_CAPS
+    dearest: Dearest = field(default_factory=Dearest)
 
     def get(self, job: Job) -> Bought:
         """Have the job's image in the output folder, buying it only if it isn't bought yet.
@@ -129,8 +130,9 @@ class Purchase:
     def _take(self, job: Job, tries: _Tries) -> Attempt | Standing:
         folder = self.output.open_call(new_attempt_id())
         again = self.again if tries.gone else self.again - {State.LOST}  # its file may be back, or elsewhere
+        cost = self.dearest.expected(job, self.prices)
         try:
-            taken = self.ledger.calls.take(job, self.owner, folder, listed(job, self.prices), again, self.caps)
+            taken = self.ledger.calls.take(job, self.owner, folder, cost, again, self.caps)
         except CapReached as error:
             self.output.close_call(folder)
             self.slots.stop(error)
@@ -299,4 +301,6 @@ class Purchase:
             self.output.close_call(attempt.folder)
 
     def _cost(self, job: Job, credits_used: Decimal | None) -> Cost:
-        return settled(job, self.prices, credits_used, self.usd_per_credit)
+        cost = settled(job, self.prices, credits_used, self.usd_per_credit)
+        self.dearest.learn(job, cost)
+        return cost

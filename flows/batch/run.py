@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flows.batch.batch_rows import Run
 from flows.batch.caps import NO_CAPS, Caps
+from flows.batch.costs import Dearest
 from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
 from flows.batch.ledger import Ledger
@@ -139,6 +140,7 @@ class BatchRun:
     provider: str = ""
     columns: tuple[str, ...] = ()
     under_way: ExitStack = field(default_factory=ExitStack)
+    dearest: Dearest = field(default_factory=Dearest)
 
     @classmethod
     def open(cls, request: Request, run: str = "") -> "BatchRun":
@@ -186,6 +188,7 @@ class BatchRun:
                 again=self.request.again,
                 usd_per_credit=usd_per_credit,
                 caps=self.request.caps,
+                dearest=self.dearest,
             )
 
     def finish(self, redone: Sequence[Job] = ()) -> Summary:

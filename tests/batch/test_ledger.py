@@ -18,10 +18,10 @@ from sqlalchemy.exc import IntegrityError
 from flows.batch import ledger_database
 from flows.batch.finish import Finish
 from flows.batch.ledger import Ledger
-from flows.batch.ledger_database import Database, LedgerUnavailable, ledger_url
+from flows.batch.ledger_database import Database, ledger_url
 from flows.batch.ledger_images import CHUNK, Cost, Place
 from flows.batch.ledger_tables import SCHEMA_VERSION, Exact, State, plain, runs
-from flows.batch.problems import NotStarted
+from flows.batch.problems import LedgerUnavailable, NotStarted
 
 
 @pytest.fixture

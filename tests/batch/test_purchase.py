@@ -29,10 +29,10 @@ from blocks.errors import (
 from blocks.image import ChildProcess, GeneratedImage, ImageRequest
 from flows.batch import ledger_database, purchase
 from flows.batch.ledger_calls import new_attempt_id
-from flows.batch.ledger_database import LedgerUnavailable
 from flows.batch.ledger_images import Attempt, Cost
 from flows.batch.ledger_tables import State
 from flows.batch.owners import Owner
+from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Standstill
 from flows.batch.rows import RowReport, Status
 from flows.batch.slots import RunStopped

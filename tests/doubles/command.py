@@ -6,7 +6,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from anycap_server import AnyCapServer
@@ -76,6 +77,14 @@ def start_rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def until(reached: Callable[[], bool], patience_s: float = 60) -> None:
+    """Wait until it is so; raises AssertionError where it doesn't come to that."""
+    deadline = time.monotonic() + patience_s
+    while not reached():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def write_csv(path: Path, rows: Mapping[str, str] | Iterable[str]) -> Path:

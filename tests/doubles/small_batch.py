@@ -25,11 +25,11 @@ from flows.batch.canary import canary_first
 from flows.batch.cap_check import check_caps
 from flows.batch.jobs import Job, Source
 from flows.batch.ledger import Ledger
-from flows.batch.ledger_database import LedgerUnavailable
 from flows.batch.ledger_tables import State, images, owners
 from flows.batch.owners import Owner
 from flows.batch.plan import Plan, plan_batch
 from flows.batch.prices import Price, PriceBook
+from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Purchase, Standstill
 from flows.batch.redo import find_redo, redo_jobs
 from flows.batch.rows import RowReport

@@ -3,14 +3,13 @@
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 from anycap_server import AnyCapServer
-from command import anycap_variables, by_sku, rowshot_here, start_rowshot, write_csv
+from command import anycap_variables, by_sku, rowshot_here, start_rowshot, until, write_csv
 
 SKUS = [f"s{number}" for number in range(8)]
 RUN = ("run", "products.csv", "--generator", "anycap", "--concurrency", "2")
@@ -44,11 +43,16 @@ def test_ctrl_c_waits_for_what_is_paid_and_begins_no_more(tmp_path: Path, anycap
     assert set(anycap_server.charges.values()) == {1}
 
 
-def test_with_no_server_configured_a_run_has_its_own(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Prefect home that has never been used; the first server to start there has to build its database."""
+    return tmp_path_factory.mktemp("a fresh home") / "prefect"
+
+
+def test_with_no_server_configured_a_run_has_its_own(tmp_path: Path, home: Path) -> None:
     """The command starts a Prefect server where there is none, says so, has every row recorded in it, and ends it."""
-    write_csv(tmp_path / "products.csv", SKUS[:3])
-    home = tmp_path / "prefect home"
-    run = start_rowshot(tmp_path, "run", "products.csv", PREFECT_HOME=str(home))
+    write_csv(tmp_path / "own.csv", SKUS[:3])
+    run = start_rowshot(tmp_path, "run", "own.csv", PREFECT_HOME=str(home))
     server = embedded_server_of(run.pid)
     said, _ = run.communicate(timeout=120)
     assert run.returncode == 0, said
@@ -56,11 +60,11 @@ def test_with_no_server_configured_a_run_has_its_own(tmp_path: Path) -> None:
     assert "3 of 3 rows have their image; 3 bought" in said
     assert "Traceback" not in said
     assert not server.is_running()
-    assert recorded_in(home) == {"flow_run": ["COMPLETED"], "task_run": ["COMPLETED"] * 3}
+    assert recorded_in(home, "own.csv") == [("COMPLETED", "COMPLETED")] * 3
 
 
 def test_a_kill_loses_nothing_that_was_paid_for_and_leaves_no_server(
-    tmp_path: Path, prefect_server_url: str, anycap_server: AnyCapServer
+    tmp_path: Path, home: Path, prefect_server_url: str, anycap_server: AnyCapServer
 ) -> None:
     """When the command is killed, its own server and the calls under way end by themselves, and the next run takes
     the images of those calls instead of buying them again.
@@ -68,7 +72,7 @@ def test_a_kill_loses_nothing_that_was_paid_for_and_leaves_no_server(
     variables = anycap_variables(anycap_server, tmp_path)
     write_csv(tmp_path / "products.csv", SKUS)
     anycap_server.delay_s = 3.0
-    run = start_rowshot(tmp_path, *RUN, PREFECT_HOME=str(tmp_path / "prefect"), **variables)
+    run = start_rowshot(tmp_path, *RUN, PREFECT_HOME=str(home), **variables)
     server = embedded_server_of(run.pid)
     until(lambda: anycap_server.counts()["calls"] == 2)
     time.sleep(0.5)
@@ -92,14 +96,6 @@ def test_a_kill_loses_nothing_that_was_paid_for_and_leaves_no_server(
     assert {row["attempts"] for row in by_sku(tmp_path / "output/manifest.csv").values()} == {"1"}
 
 
-def until(reached: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def embedded_server_of(command: int) -> psutil.Process:
     """The Prefect server that a command has started, once it is there."""
     found: list[psutil.Process] = []
@@ -113,10 +109,11 @@ def embedded_server_of(command: int) -> psutil.Process:
     return found[0]
 
 
-def recorded_in(home: Path) -> dict[str, list[str]]:
-    """The states of the runs in the database that an ended server has left."""
+def recorded_in(home: Path, csv: str) -> list[tuple[str, str]]:
+    """The state of the flow run and of the task run, for each row of a CSV, in the database that an ended server left."""
+    states = """
+        select flow_run.state_type, task_run.state_type
+        from task_run join flow_run on flow_run.id = task_run.flow_run_id where flow_run.name = ?
+    """
     with closing(sqlite3.connect(home / "prefect.db")) as database:
-        return {
-            kind: sorted(state for (state,) in database.execute(f"select state_type from {kind}"))  # noqa: S608 - names of our own
-            for kind in ("flow_run", "task_run")
-        }
+        return [tuple(row) for row in database.execute(states, (f"generate-images / {csv}",))]

@@ -6,11 +6,10 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from anycap_server import AnyCapServer
-from command import ROWSHOT, anycap_variables, by_sku, environment, rowshot_here, start_rowshot, write_csv
+from command import ROWSHOT, anycap_variables, by_sku, environment, rowshot_here, start_rowshot, until, write_csv
 from recorded import Recorded
 
 ROWS = 104
@@ -29,7 +28,7 @@ def test_a_run_of_many_rows_is_seen_and_recorded_and_not_bought_anew_by_a_slip(
     anycap_server.delay_s = 1.0
     begun = time.monotonic()
     run = start_rowshot(tmp_path, *RUN, **variables)
-    _until(lambda: anycap_server.counts()["calls"] > 20)
+    until(lambda: anycap_server.counts()["calls"] > 20)
     under_way = rowshot_here(tmp_path, "status")
     said, _ = run.communicate(timeout=120)
     assert run.returncode == 0, said
@@ -65,13 +64,6 @@ def test_a_run_of_many_rows_is_seen_and_recorded_and_not_bought_anew_by_a_slip(
     assert confirmed.returncode == 0, confirmed
     assert anycap_server.counts()["charges"] == 2 * ROWS
     assert {row["status"] for row in by_sku(tmp_path / "output/manifest.csv").values()} == {"stored"}
-
-
-def _until(reached: Callable[[], bool], patience_s: float = 60) -> None:
-    deadline = time.monotonic() + patience_s
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def _on_a_terminal(folder: Path, arguments: list[str], typed: bytes, variables: dict[str, str]) -> tuple[int, str]:
