@@ -105,11 +105,12 @@ class Ledger:
                 for row in connection.execute(wanted)
             }
 
-    def count_redos(self, sku: str, template: str, base: str) -> int:
-        """How often an image was made again on purpose, or tried to be."""
+    def redo_states(self, sku: str, template: str, base: str) -> dict[tuple[str, str], State]:
+        """(variant, prompt) to the state of every image that was made again on purpose, or was to be."""
         mine = (images.c.sku == sku, images.c.template == template, images.c.redo_of == base)
         with self._database.reading() as connection:
-            return connection.scalar(select(func.count()).select_from(images).where(*mine)) or 0
+            wanted = select(images.c.variant, images.c.prompt, images.c.state).where(*mine)
+            return {(variant, prompt): State(state) for variant, prompt, state in connection.execute(wanted)}
 
     def jobs(self, keys: Sequence[Key]) -> list[Job]:
         """The jobs of these images as they were asked for; their finish is the template's to say."""

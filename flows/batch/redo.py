@@ -6,12 +6,15 @@ from pathlib import Path
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job, Source, identity
 from flows.batch.ledger import Ledger
+from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.prompts import BUILT_IN, Templates, load_templates
 from flows.batch.rows import RowReport
 from flows.batch.settings import RedoSettings
 
 PROVIDERS = ("proof", "anycap")
+# A redo that was cut off or failed is taken up again by the same command, and not bought beside itself.
+UNFINISHED = frozenset({State.PENDING, State.RESERVED, State.SUBMITTED, State.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,10 @@ def redo_jobs(settings: RedoSettings, redo: Redo, ledger: Ledger, source: Source
 
 def _again(settings: RedoSettings, job: Job, ledger: Ledger, source: Source, templates: Templates) -> Job:
     base = job.redo_of or job.fingerprint
-    variant = f"redo {ledger.count_redos(job.sku, job.template, base) + 1}"
+    before = ledger.redo_states(job.sku, job.template, base)
     prompt = f"{job.prompt}, {settings.add.strip()}" if settings.add.strip() else job.prompt
+    cut_off = [variant for (variant, asked), state in before.items() if asked == prompt and state in UNFINISHED]
+    variant = cut_off[0] if cut_off else f"redo {len(before) + 1}"
     template = templates.find(job.template)
     return replace(
         job,

@@ -360,7 +360,7 @@ def test_the_newest_bought_redo_is_found(batch: SmallBatch) -> None:
     ((base, (_, prompt, variant)),) = ledger.redos().items()
     assert base == job.key
     assert (prompt, variant) == (f"{job.prompt}, softer", "redo 1")
-    assert ledger.count_redos("A", "product", job.fingerprint) == 2
+    assert len(ledger.redo_states("A", "product", job.fingerprint)) == 2
 
 
 def test_dead_processes_are_what_they_say() -> None:

@@ -183,6 +183,20 @@ def test_a_redo_that_fails_is_told_and_the_old_image_is_shown_still(
     assert [row["image_status"] for row in table(batch.output / "results.csv")] == ["stored", "stored"]
 
 
+def test_a_redo_that_was_stopped_is_taken_up_and_not_bought_beside_itself(batch: SmallBatch) -> None:
+    """The same command again makes the variant that was cut off; the next one after it is a new variant."""
+    batch.redo(ScriptedGenerator({"A": [InsufficientCredit("no credit")]}), "A", add="softer")
+    generator = ScriptedGenerator()
+    batch.redo(generator, "A", add="softer")
+    first = batch.report("A")
+    assert len(generator.calls) == 1
+    assert first.prompt.endswith(", softer")
+    assert first.attempts == 2
+    batch.redo(generator, "A")
+    assert batch.report("A").fingerprint != first.fingerprint
+    assert len(generator.calls) == 2
+
+
 def test_a_redo_is_made_in_the_templates_size(batch: SmallBatch) -> None:
     """What the template asks for holds for its redos."""
     batch.csv("sku,name,style,mood,template\nP,post,flat,calm,blog_hero\n")

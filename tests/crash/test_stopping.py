@@ -98,7 +98,7 @@ def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
     """
     with ExitStack() as stack:
         servers = {
-            way: stack.enter_context(AnyCapServer(delay_s=3.0, faults={f"#{sku}#": [hang(25.0)] for sku in SLOW}))
+            way: stack.enter_context(AnyCapServer(delay_s=3.0, faults={f"#{sku}#": [hang(30.0)] for sku in SLOW}))
             for way in places
         }
         variables = {way: anycap_variables(servers[way], places[way]) for way in places}

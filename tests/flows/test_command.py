@@ -52,6 +52,7 @@ def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: st
     assert "4 of 4 rows have their image; nothing was bought" in unchanged.stdout
     assert by_sku(tmp_path / "output/manifest.csv") == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert Recorded(prefect_server).artifacts(_newest("shop.csv", prefect_server))["rowshot-progress"].data == 100
 
     write_csv(tmp_path / "shop.csv", {**NAMES, "b": "비니", "e": "부츠"})
     planned = rowshot_here(tmp_path, "plan", "shop.csv")

@@ -110,7 +110,7 @@ def embedded_server_of(command: int) -> psutil.Process:
 
 
 def recorded_in(home: Path, csv: str) -> list[tuple[str, str]]:
-    """The state of the flow run and of the task run, for each row of a CSV, in the database that an ended server left."""
+    """The states of flow run and task run, for each row of a CSV, in the database that an ended server has left."""
     states = """
         select flow_run.state_type, task_run.state_type
         from task_run join flow_run on flow_run.id = task_run.flow_run_id where flow_run.name = ?
