@@ -1,6 +1,7 @@
 """The rowshot command: parse, call the flow, print."""
 
 import argparse
+import csv
 import json
 import os
 import signal
@@ -102,7 +103,7 @@ def redo(options: argparse.Namespace) -> int:
     given = {
         name: value for name, value in vars(options).items() if name in RedoSettings.model_fields and value is not None
     }
-    settings = _checked(RedoSettings, given | {"skus": [sku for sku in options.sku.split(",") if sku]})
+    settings = _checked(RedoSettings, given | {"skus": [sku for sku in next(csv.reader([options.sku]), []) if sku]})
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - as above
 
     with prefect_server() as ready:

@@ -37,11 +37,11 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     plan = plan_batch(batch, source_of(generator), run)
     show_plan(plan)
     log.info(plan.headline)
-    check_schedule(batch, generator)
     check_caps(plan.to_buy, run)
     if batch.dry_run:
         return planned(plan)
 
+    check_schedule(batch, generator)
     check_changed(batch, plan)
     if plan.to_buy:
         check_generator(generator)

@@ -35,7 +35,7 @@ def parser(calls: Mapping[str, Call]) -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print the plan as JSON")
     again = commands.add_parser("redo", help="make images again on purpose; the old ones stay")
     again.set_defaults(call=calls["redo"])
-    again.add_argument("--sku", required=True, metavar="A,B", help="the rows to make again, by their sku")
+    again.add_argument("--sku", required=True, metavar="A,B", help='by their sku; one with a comma in "quotes"')
     again.add_argument("--template", metavar="NAME", help="only the images of this template")
     again.add_argument("--add", metavar="WORDS", help="words to put at the end of the prompt")
     again.add_argument("--generator", metavar="NAME", help="default: the one that made the image")

@@ -137,6 +137,9 @@ class Purchase:
             self.output.close_call(folder)
             self.slots.stop(error)
             raise RunStopped(str(error)) from error
+        except LedgerUnavailable:  # no call may be made, so none will be looked for
+            self.output.close_call(folder)
+            raise
         if not isinstance(taken, Attempt):
             self.output.close_call(folder)
         return taken

@@ -38,6 +38,7 @@ class Summary:
     bought: int
     seconds: float
     failures: tuple[RowReport, ...]
+    paid_twice: int
     contact_sheet: Path
     failures_csv: Path | None
     stopped: str = ""
@@ -72,6 +73,8 @@ class Summary:
         for kind, count in kinds.most_common():
             example = next(row for row in self.failures if row.error_kind == kind)
             yield f"  {count:>5,}  {kind}, e.g. line {example.line}, {example.sku}: {example.error[:200]}"
+        if self.paid_twice:
+            yield f"  {self.paid_twice:>5,}  paid for more than once, for a call that brought nothing usable"
         if self.failures_csv:
             yield f"Failed rows:   {self.failures_csv}"
         yield f"Contact sheet: {self.contact_sheet}"
@@ -238,6 +241,7 @@ class BatchRun:
             in_doubt_usd=spent.in_doubt_usd,
             bought=spent.bought,
             seconds=time.time() - self.started_at,
+            paid_twice=sum(row.paid_calls > 1 for row in mine),
             contact_sheet=self.output.root / "index.html",
             failures_csv=failures if failures.exists() else None,
             stopped=str(self.slots.stopped or ""),

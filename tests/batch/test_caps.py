@@ -252,7 +252,7 @@ def test_a_dead_runs_call_stays_on_its_own_run(shop: SmallBatch) -> None:
         orphan = ledger.calls.adopt(ledger.standings([job.key])[job.key], owner)
         assert isinstance(orphan, Orphan)
         ledger.calls.end(attempt, State.LOST, Charged.YES, Cost(Decimal("0.02")))
-    assert (ledger.budgets.of_run("run 1"), ledger.budgets.of_run("run 2")) == (Decimal("0.02"), 0)
+    assert (ledger.budgets.of_run("run 1"), ledger.budgets.of_run("run 2")) == (Decimal("0.02"), Decimal(0))
 
 
 def test_a_run_within_its_cap_is_whole(shop: SmallBatch) -> None:
@@ -340,7 +340,8 @@ def test_the_days_cap_counts_what_all_runs_have_spent(shop: SmallBatch) -> None:
 def test_a_model_without_a_price_starts_nothing_under_a_cap(shop: SmallBatch) -> None:
     """Rows whose price nobody knows name their model and the mend; without a cap they are bought."""
     shop.csv("sku,name,color,model\nA,Shirt,blue,next-year\nB,Shirt,blue,\n")
-    for cap in ({"max_cost_usd": "100"}, {"max_cost_per_day_usd": "100"}):
+    for name in ("max_cost_usd", "max_cost_per_day_usd"):
+        cap: dict[str, Any] = {name: "100"}
         with pytest.raises(NotStarted, match=r"no price is known for next-year\..*--prices"):
             shop.run(ScriptedGenerator(), allow_unknown_model=True, **cap)
     assert shop.run(ScriptedGenerator(), allow_unknown_model=True).summary.exit_code == 0
