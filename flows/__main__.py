@@ -27,6 +27,16 @@ MOST_PROBLEMS = 50
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code."""
+    code = _run(arguments)
+    server = sys.modules.get("flows.tasks.server")
+    if arguments is None and server is not None and server.unheard():  # at exit, Prefect would try for many minutes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = parser({"run": run, "plan": plan, "redo": redo, "status": status, "spend": spend}).parse_args(arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the same as Ctrl-C
     try:

@@ -189,6 +189,19 @@ def dead_links(root: Path) -> list[str]:
     ]
 
 
+def schedules_without_a_cap(root: Path) -> list[str]:
+    """A deployment that a schedule starts, and whose images cost money, has a cap."""
+    page = root / "prefect.yaml"
+    deployments = (yaml.safe_load(page.read_text(encoding="utf-8")) or {})["deployments"] if page.exists() else []
+    breaches = []
+    for deployment in deployments:
+        batch = BatchSettings(**deployment["parameters"]["batch"])
+        scheduled = deployment.get("schedules") or deployment.get("schedule")
+        if scheduled and batch.generator != "proof" and not batch.caps:
+            breaches.append(deployment["name"])
+    return breaches
+
+
 def machine_paths(root: Path) -> list[str]:
     """No file names a place that only one machine has."""
     listed = subprocess.run(
@@ -230,6 +243,11 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (swallowed_errors, "flows/x.py", "with contextlib.suppress(Exception):\n    x()"),
     (silent_tests, "tests/x/test_x.py", "class TestX:\n    def test_y(self): ..."),
     (dead_links, "README.md", "See [the rest](docs/rest.md#start)."),
+    (
+        schedules_without_a_cap,
+        "prefect.yaml",
+        "deployments:\n- {name: x, parameters: {batch: {csv: a.csv, generator: anycap}}, schedules: [{interval: 60}]}",
+    ),
     (machine_paths, "docs/x.md", "cd /" + "work/main"),
 ]
 # What may look like a breach and is none.
@@ -240,6 +258,10 @@ GOOD = {
     "flows/make.py": "import prefect\n\n@prefect.flow(name='make')\ndef make(): ...\n\ndef other(): ...",
     "flows/__main__.py": "from flows.make import make\ntry:\n    make()\nexcept Exception as error:\n    print(error)",
     "tests/x/test_x.py": "def test_x():\n    'It holds.'",
+    "prefect.yaml": "deployments:\n"
+    "- {name: a, parameters: {batch: {csv: a.csv, generator: anycap}}, schedules: []}\n"
+    "- {name: b, parameters: {batch: {csv: a.csv}}, schedules: [{cron: 0 3 * * *}]}\n"
+    "- {name: c, parameters: {batch: {csv: a, generator: anycap, max_cost_usd: '5'}}, schedules: [{interval: 60}]}\n",
     "README.md": '[here](docs/x.md) [there](https://example.com/a) [below](#below) [top](docs/x.md#top "Top")',
     "docs/x.md": "/api/products/work and ~/work/x and example.com/root/x",
 }

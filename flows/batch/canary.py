@@ -15,6 +15,7 @@ from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 
 SHEET = "canary.html"
+LONGEST_REASON = 300
 
 FAILED = frozenset({State.FAILED, State.REJECTED, State.UNKNOWN, State.LOST})
 
@@ -41,10 +42,11 @@ class Canary:
         share = len(failed) / len(self.jobs) if self.jobs else 0.0
         if share <= self.failures:
             return None
-        worst = standings[failed[0].key]
+        reason = standings[failed[0].key].error
+        reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} ..."
         return CanaryFailed(
             f"The canary failed: {len(failed)} of its {len(self.jobs)} rows have no image ({share:.0%}; "
-            f"{self.failures:.0%} may), e.g. line {failed[0].line}, {failed[0].sku}: {worst.error[:200]} "
+            f"{self.failures:.0%} may), e.g. line {failed[0].line}, {failed[0].sku}: {reason} "
             f"Look at {sheet}, mend the rows, the template or the model, and run the same command again; "
             "--canary-failures lets more fail."
         )

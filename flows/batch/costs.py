@@ -1,6 +1,6 @@
 """What a call is expected to cost, and what it has cost."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from threading import Lock
 
@@ -40,6 +40,25 @@ class Dearest:
         """The list price of a call for this job; to be reserved is what such a one has cost, if that is more."""
         cost, known = listed(job, prices), self._usd.get(_kind(job))
         return cost if cost.usd is None or known is None else replace(cost, reserve_usd=max(cost.usd, known))
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The money side of a run's calls. `usd_per_credit` is the account's own, 0 where that is not known."""
+
+    prices: PriceBook
+    usd_per_credit: Decimal
+    dearest: Dearest
+
+    def expected(self, job: Job) -> Cost:
+        """What the next call for this job may cost."""
+        return self.dearest.expected(job, self.prices)
+
+    def settle(self, job: Job, credits_used: Decimal | None) -> Cost:
+        """What a paid call has cost; later ones reserve as much."""
+        cost = settled(job, self.prices, credits_used, self.usd_per_credit)
+        self.dearest.learn(job, cost)
+        return cost
 
 
 def settled(job: Job, prices: PriceBook, credits_used: Decimal | None, usd_per_credit: Decimal) -> Cost:

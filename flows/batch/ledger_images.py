@@ -123,7 +123,7 @@ def is_image(table: Table, key: Key) -> tuple[ColumnElement[bool], ColumnElement
     return (table.c.sku == sku, table.c.template == template, table.c.fingerprint == fingerprint)
 
 
-def standing_of(row: Row[*tuple[Any, ...]]) -> Standing:
+def standing_of(row: Any) -> Standing:
     """A row of STANDING's columns."""
     return Standing(
         key=(row.sku, row.template, row.fingerprint),

@@ -3,8 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn, Protocol
 
@@ -22,14 +21,13 @@ from blocks.errors import (
 from blocks.image import ChildProcess, GeneratedImage, ImageRequest
 from flows.batch.budgets import CapReached
 from flows.batch.caps import NO_CAPS, Caps
-from flows.batch.costs import Dearest, settled
+from flows.batch.costs import Costs
 from flows.batch.jobs import Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_calls import new_attempt_id
-from flows.batch.ledger_images import Attempt, Cost, Orphan, Place, Standing
+from flows.batch.ledger_images import Attempt, Orphan, Place, Standing
 from flows.batch.ledger_tables import Charged, State
 from flows.batch.owners import Owner
-from flows.batch.prices import PriceBook
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.slots import RunStopped, Slots
 from flows.batch.stores import NotFetched, OutputFolder, StoreUnusable
@@ -87,11 +85,9 @@ class Purchase:
     owner: Owner
     output: OutputFolder
     slots: Slots
-    prices: PriceBook
+    costs: Costs
     again: frozenset[State] = frozenset()
-    usd_per_credit: Decimal = Decimal(0)
     caps: Caps = NO_CAPS
-    dearest: Dearest = field(default_factory=Dearest)
 
     def get(self, job: Job) -> Bought:
         """Have the job's image in the output folder, buying it only if it isn't bought yet.
@@ -130,9 +126,8 @@ class Purchase:
     def _take(self, job: Job, tries: _Tries) -> Attempt | Standing:
         folder = self.output.open_call(new_attempt_id())
         again = self.again if tries.gone else self.again - {State.LOST}  # its file may be back, or elsewhere
-        cost = self.dearest.expected(job, self.prices)
         try:
-            taken = self.ledger.calls.take(job, self.owner, folder, cost, again, self.caps)
+            taken = self.ledger.calls.take(job, self.owner, folder, self.costs.expected(job), again, self.caps)
         except CapReached as error:
             self.output.close_call(folder)
             self.slots.stop(error)
@@ -195,7 +190,8 @@ class Purchase:
         try:
             source, verified = self.output.verified(attempt, image, self.slots.left)
             place = self.output.keep(attempt.job, source, verified)
-            self.ledger.calls.bought(attempt, image, verified, self._cost(attempt.job, image.credits_used), place)
+            cost = self.costs.settle(attempt.job, image.credits_used)
+            self.ledger.calls.bought(attempt, image, verified, cost, place)
         except OSError as error:
             raise StoreUnusable(
                 f"The image of {attempt.job.sku!r} is paid for and can't be kept: {error}. It is in {attempt.folder}: "
@@ -299,11 +295,6 @@ class Purchase:
 
     def _close(self, attempt: Attempt, state: State, charged: Charged, error: ImageGenerationError) -> None:
         used = error.credits_used if isinstance(error, NoImage) else None
-        self.ledger.calls.end(attempt, state, charged, self._cost(attempt.job, used), error)
+        self.ledger.calls.end(attempt, state, charged, self.costs.settle(attempt.job, used), error)
         if charged is Charged.NO:  # what may be paid for stays on disk, for a person to look at
             self.output.close_call(attempt.folder)
-
-    def _cost(self, job: Job, credits_used: Decimal | None) -> Cost:
-        cost = settled(job, self.prices, credits_used, self.usd_per_credit)
-        self.dearest.learn(job, cost)
-        return cost

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.batch.batch_rows import Run
 from flows.batch.caps import NO_CAPS, Caps
-from flows.batch.costs import Dearest
+from flows.batch.costs import Costs, Dearest
 from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
 from flows.batch.ledger import Ledger
@@ -187,11 +187,9 @@ class BatchRun:
                 owner=owner,
                 output=self.output,
                 slots=self.slots,
-                prices=self.prices,
+                costs=Costs(self.prices, usd_per_credit, self.dearest),
                 again=self.request.again,
-                usd_per_credit=usd_per_credit,
                 caps=self.request.caps,
-                dearest=self.dearest,
             )
 
     def finish(self, redone: Sequence[Job] = ()) -> Summary:

@@ -2,13 +2,16 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager
 
 import requests
 
 # A run's story is told by the command itself; the rest is for the server's log. Before Prefect is loaded.
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 from prefect.client.orchestration import get_client
@@ -21,7 +24,9 @@ from flows.batch.problems import NotStarted, Problem
 from flows.tasks.embedded_server import EmbeddedServer, ServerNotStarted, embedded_server
 
 ANSWER_S = 10
-LAST_WORDS_S = 10
+LAST_WORDS_S = 120
+LISTENS_S = 5
+_unheard: set[Future[bool]] = set()
 
 Ready = Callable[[], AbstractContextManager[None]]
 
@@ -36,7 +41,7 @@ def prefect_server() -> Iterator[Ready]:
     if url:
         _say(f"Prefect server: {url}")
         _check(url)
-        yield nullcontext
+        yield lambda: _telling(url)
         return
     with embedded_server() as server:
         _say("Prefect server: starting one for this run, which takes a few seconds (PREFECT_API_URL names yours).")
@@ -60,12 +65,34 @@ def _using(server: EmbeddedServer) -> Iterator[None]:
         server.wait()
     except ServerNotStarted as error:
         raise NotStarted([Problem("There is no Prefect server.", str(error))]) from error
-    with temporary_settings({PREFECT_API_URL: server.url}):
-        try:
-            yield
-        finally:  # what the run has said goes out while the server is there to hear it
-            APILogWorker.drain_all(timeout=LAST_WORDS_S)
-            EventsWorker.drain_all(timeout=LAST_WORDS_S)
+    with temporary_settings({PREFECT_API_URL: server.url}), _telling(server.url):
+        yield
+
+
+@contextmanager
+def _telling(url: str) -> Iterator[None]:
+    """Afterwards, wait until the server has heard all that the body had to say, as long as it is there to hear it."""
+    try:
+        yield
+    finally:
+        for worker in (APILogWorker, EventsWorker):
+            heard, waiting = worker.drain_all(timeout=0)  # type: ignore[misc]
+            _unheard.update(heard | waiting)
+        deadline = time.monotonic() + LAST_WORDS_S
+        while unheard() and time.monotonic() < deadline and _answers(url):
+            wait(_unheard, timeout=LISTENS_S)
+
+
+def unheard() -> bool:
+    """Whether something is still to be said to a server. Prefect would try for minutes, an event after the other."""
+    return any(not told.done() for told in _unheard)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url.rstrip('/')}/health", timeout=LISTENS_S).ok
+    except requests.RequestException:
+        return False
 
 
 def _check(url: str) -> None:

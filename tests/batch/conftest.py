@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Postgres"]:
+def postgres_server() -> Iterator["Postgres"]:
     """A PostgreSQL for the whole session."""
     from postgres import postgres  # noqa: PLC0415 - only tests that need it start it
 
-    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with postgres() as server:
         yield server
 
 

