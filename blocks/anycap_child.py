@@ -264,10 +264,12 @@ def _start_time(pid: int) -> float:
 
 def _in_slices(ended: Callable[[float], bool], timeout_s: float, left: threading.Event | None) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not ended(min(_SLICE_S, deadline - time.monotonic())):
-        if time.monotonic() >= deadline or (left is not None and left.is_set()):
+    while True:
+        going = left is not None and left.is_set()
+        if ended(0.0 if going else min(_SLICE_S, deadline - time.monotonic())):
+            return True
+        if going or time.monotonic() >= deadline:
             return False
-    return True
 
 
 def _wait_by_asking(pid: int, timeout_s: float) -> bool:

@@ -31,6 +31,7 @@ from flows.batch.ledger_images import (
 )
 from flows.batch.ledger_tables import State, images, owners, places
 from flows.batch.owners import Owner, is_alive, owning
+from flows.batch.row_reports import living_owners
 from flows.batch.verify import VerifiedImage
 
 
@@ -65,6 +66,11 @@ class Ledger:
         with self._database.reading() as connection:
             holders = connection.execute(select(owners.c.owner).where(owners.c.run == run)).scalars().all()
             return any(is_alive(connection, holder) for holder in holders)
+
+    def is_idle(self) -> bool:
+        """Whether no live process works with this ledger, as far as it knows."""
+        with self._database.reading() as connection:
+            return not living_owners(connection)
 
     def standings(self, keys: Iterable[Key]) -> dict[Key, Standing]:
         """How these images stand; those the ledger doesn't have are left out."""

@@ -48,9 +48,10 @@ def connect(url: str) -> Engine:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             prepare(connection)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise NotStarted(
-            [Problem(f"The ledger's URL can't be used: {error}.", "Give one like sqlite:////path/ledger.sqlite3.")]
-        ) from error
+        mend = "Give one like sqlite:////path/ledger.sqlite3."
+        if isinstance(error, ModuleNotFoundError):
+            mend = f"Install the driver (for PostgreSQL: pip install 'rowshot[postgres]'). {mend}"
+        raise NotStarted([Problem(f"The ledger's URL can't be used: {error}.", mend)]) from error
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error)
         shown = make_url(url).render_as_string(hide_password=True)
@@ -196,7 +197,7 @@ def _told() -> Iterator[None]:
     except IntegrityError:
         raise
     except (DBAPIError, NoneFree) as error:
-        why = str(error.orig if isinstance(error, DBAPIError) else error).strip().rstrip(".")
+        why = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0].rstrip(".")
         raise LedgerUnavailable(
             f"The ledger can't be used: {why}. What was bought is kept; once it is back, run the command again."
         ) from error

@@ -25,7 +25,7 @@ from flows.batch.row_reports import UNSETTLED
 from flows.batch.rows import RowReport, Status
 from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import Slots
-from flows.batch.stores import OutputFolder, StoreUnusable
+from flows.batch.stores import UNUSED_S, OutputFolder, StoreUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class BatchRun:
             raise NotStarted([Problem(str(error), "")]) from error
         csv, columns, rows = (batch.csv, batch.columns, batch.rows) if batch else ("", (), ())
         self.provider, self.columns = provider, columns
-        self.output.clear_calls(self.ledger.calls.settled)
+        self.output.clear_calls(self.ledger.calls.settled, 0.0 if self.ledger.is_idle() else UNUSED_S)
         self.under_way.enter_context(self.ledger.owning(self.id))
         self.ledger.rows.begin(Run(self.id, self.output.name, csv, columns, provider, self.started_at), rows)
 

@@ -116,8 +116,11 @@ class OutputFolder:
         if folder.parent == self._calls:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def clear_calls(self, settled: Callable[[Iterable[str]], dict[str, bool]]) -> None:
-        """Clear away what runs that were cut off have left of settled calls, and empty folders that nobody uses."""
+    def clear_calls(self, settled: Callable[[Iterable[str]], dict[str, bool]], unused_s: float) -> None:
+        """Clear away what runs that were cut off have left: of settled calls, and of calls that were never taken up.
+
+        The latter are empty folders that are unknown, and older than `unused_s` seconds: live runs make such, too.
+        """
         folders = {folder.name: folder for folder in self._calls.iterdir()}
         known = settled(folders)
         for name, folder in folders.items():
@@ -125,7 +128,7 @@ class OutputFolder:
                 self.close_call(folder)
             elif name not in known:
                 with suppress(OSError):  # not empty, or gone
-                    if folder.stat().st_mtime < time.time() - UNUSED_S:
+                    if folder.stat().st_mtime < time.time() - unused_s:
                         folder.rmdir()
 
     def thumbnail(self, job: Job) -> Path:

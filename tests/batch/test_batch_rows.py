@@ -1,7 +1,6 @@
 import time
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from scripted_generator import Draws, ScriptedGenerator, Step
@@ -17,9 +16,9 @@ from flows.batch.rows import RowReport, Status
 
 
 @pytest.fixture
-def batch(tmp_path: Path) -> SmallBatch:
+def batch(shop: SmallBatch) -> SmallBatch:
     """A place for files."""
-    return SmallBatch(tmp_path)
+    return shop
 
 
 def reported(batch: SmallBatch, output: str = "out") -> list[RowReport]:

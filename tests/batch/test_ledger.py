@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from decimal import Decimal
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_generator import Draws, ScriptedGenerator
@@ -20,7 +21,7 @@ from flows.batch.finish import Finish
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_database import Database, ledger_url
 from flows.batch.ledger_images import CHUNK, Cost, Place
-from flows.batch.ledger_tables import SCHEMA_VERSION, Exact, State, plain, runs
+from flows.batch.ledger_tables import SCHEMA_VERSION, Exact, State, images, plain, runs
 from flows.batch.problems import LedgerUnavailable, NotStarted
 
 
@@ -249,39 +250,39 @@ def test_when_the_database_fails_nobody_in_the_transaction_is_told_of_success(ba
         assert {name for (name,) in other.execute("SELECT run FROM runs")} == kept
 
 
-def test_standings_and_places_are_found_for_any_number_of_keys(batch: SmallBatch) -> None:
+def test_standings_and_places_are_found_for_any_number_of_keys(shop: SmallBatch) -> None:
     """More keys than one statement takes are asked in several, and unknown keys are left out."""
-    batch.products("A", "B")
-    batch.run(ScriptedGenerator())
-    keys = [job.key for job in batch.jobs()]
+    shop.products("A", "B")
+    shop.run(ScriptedGenerator())
+    keys = [job.key for job in shop.jobs()]
     many = [("x", "product", f"{number:064}") for number in range(2 * CHUNK)]
-    ledger = batch.ledger()
+    ledger = shop.ledger()
     statements: list[str] = []
     event.listen(ledger._database._engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
     standings = ledger.standings([keys[0], *many, keys[1]])
     assert set(standings) == set(keys)
     assert sum("FROM images" in statement for statement in statements) == 3
-    places = ledger.places([keys[0], *many, keys[1]], str(batch.output))
+    places = ledger.places([keys[0], *many, keys[1]], str(shop.output))
     assert set(places) == set(keys)
     assert ledger.places(keys, "elsewhere") == {}
-    assert [place.output for place in ledger.places_anywhere(keys[0])] == [str(batch.output)]
+    assert [place.output for place in ledger.places_anywhere(keys[0])] == [str(shop.output)]
 
 
-def test_one_fingerprint_is_kept_apart_by_sku_and_template(batch: SmallBatch) -> None:
+def test_one_fingerprint_is_kept_apart_by_sku_and_template(shop: SmallBatch) -> None:
     """Two skus with the same prompt have an image each, and asking for one does not give the other."""
-    batch.csv("sku,name,color\nA,Shirt,blue\nB,Shirt,blue\n")
-    first, second = batch.jobs()
+    shop.csv("sku,name,color\nA,Shirt,blue\nB,Shirt,blue\n")
+    first, second = shop.jobs()
     assert first.fingerprint == second.fingerprint
     generator = ScriptedGenerator()
-    batch.run(generator, limit=1)
-    assert set(batch.ledger().standings([first.key, second.key])) == {first.key}
-    batch.run(generator)
+    shop.run(generator, limit=1)
+    assert set(shop.ledger().standings([first.key, second.key])) == {first.key}
+    shop.run(generator)
     assert len(generator.calls) == 2
 
 
-def test_a_place_is_put_in_place_of_the_older_one(batch: SmallBatch) -> None:
+def test_a_place_is_put_in_place_of_the_older_one(shop: SmallBatch) -> None:
     """An image has one place in each output."""
-    ledger = batch.ledger()
+    ledger = shop.ledger()
     key = ("A", "product", "f")
     place = Place("out", "images/a.png", "", "", "thumbs/a.webp")
     ledger.put_place(key, place)
@@ -292,29 +293,29 @@ def test_a_place_is_put_in_place_of_the_older_one(batch: SmallBatch) -> None:
     assert {found.output for found in ledger.places_anywhere(key)} == {"out", "other"}
 
 
-def test_only_a_bought_image_can_get_lost(batch: SmallBatch) -> None:
+def test_only_a_bought_image_can_get_lost(shop: SmallBatch) -> None:
     """A row that was not bought keeps its state."""
-    batch.products("A")
-    (job,) = batch.jobs()
+    shop.products("A")
+    (job,) = shop.jobs()
     generator = ScriptedGenerator()
-    run = batch.open(batch.settings())
+    run = shop.open(shop.settings())
     run.begin("anycap")
     run.slots.stop(ValueError("not yet"))
     buy(run, generator, [job])
     run.ledger.lose(job.key, "gone")
     assert run.ledger.standings([job.key]) == {}
-    batch.run(generator)
+    shop.run(generator)
     run.ledger.lose(job.key, "gone")
     standing = run.ledger.standings([job.key])[job.key]
     assert (standing.state, standing.error) == (State.LOST, "gone")
 
 
-def test_a_job_comes_back_as_it_was_asked_for(batch: SmallBatch) -> None:
+def test_a_job_comes_back_as_it_was_asked_for(shop: SmallBatch) -> None:
     """The ledger holds all of a job but its line and what its template makes of the original."""
-    batch.csv("sku,name,color,variant,param.seed\nA,셔츠,blue,2,7\n")
-    (job,) = batch.jobs()
-    batch.run(ScriptedGenerator())
-    (found,) = batch.ledger().jobs([job.key])
+    shop.csv("sku,name,color,variant,param.seed\nA,셔츠,blue,2,7\n")
+    (job,) = shop.jobs()
+    shop.run(ScriptedGenerator())
+    (found,) = shop.ledger().jobs([job.key])
     assert found.finish == Finish()
     assert (found.key, found.prompt, found.model, found.mode, found.params, found.variant, found.account) == (
         job.key,
@@ -340,23 +341,23 @@ def test_figures_are_exact() -> None:
     assert [str(plain(Decimal(text))) for text in ("0.0050", "1E+1", "0.00", "1.10")] == ["0.005", "10", "0", "1.1"]
 
 
-def test_many_small_prices_add_up(batch: SmallBatch) -> None:
+def test_many_small_prices_add_up(shop: SmallBatch) -> None:
     """A tenth added ten times is one, in the sum of a run too."""
-    batch.products(*"ABCDEFGHIJ")
-    ran = batch.run(ScriptedGenerator(), usd_per_credit=Decimal("0.1"))
+    shop.products(*"ABCDEFGHIJ")
+    ran = shop.run(ScriptedGenerator(), usd_per_credit=Decimal("0.1"))
     assert ran.summary.spent_usd == Decimal(1)
     assert Cost(Decimal(1)).is_estimated
 
 
-def test_the_newest_bought_redo_is_found(batch: SmallBatch) -> None:
+def test_the_newest_bought_redo_is_found(shop: SmallBatch) -> None:
     """Redos are known by the fingerprint of the row they stand for, whatever output they were made in."""
-    batch.products("A")
-    batch.run(ScriptedGenerator())
-    (job,) = batch.jobs()
-    assert batch.ledger().redos() == {}
-    batch.redo(ScriptedGenerator(), "A", add="softer")
-    batch.redo(ScriptedGenerator({"A": [Draws(data=b"broken"), Draws(data=b"broken")]}), "A", add="harder")
-    ledger = batch.ledger()
+    shop.products("A")
+    shop.run(ScriptedGenerator())
+    (job,) = shop.jobs()
+    assert shop.ledger().redos() == {}
+    shop.redo(ScriptedGenerator(), "A", add="softer")
+    shop.redo(ScriptedGenerator({"A": [Draws(data=b"broken"), Draws(data=b"broken")]}), "A", add="harder")
+    ledger = shop.ledger()
     ((base, (_, prompt, variant)),) = ledger.redos().items()
     assert base == job.key
     assert (prompt, variant) == (f"{job.prompt}, softer", "redo 1")
@@ -368,3 +369,52 @@ def test_dead_processes_are_what_they_say() -> None:
     pid, started = dead_process()
     assert pid > 0
     assert 0 < started <= time.time()
+
+
+@pytest.fixture
+def on_postgresql(postgres_server: Any) -> Iterator[str]:
+    """The URL of an empty ledger on PostgreSQL."""
+    with postgres_server.database() as url:
+        yield url
+
+
+def test_a_plain_postgresql_url_needs_no_driver_named(on_postgresql: str) -> None:
+    """What every other program calls the database will do."""
+    plain_url = on_postgresql.replace("postgresql+psycopg://", "postgresql://")
+    assert plain_url != on_postgresql
+    Ledger.open(plain_url).lose(("a", "b", "c"), "x")
+    Ledger.open(plain_url.replace("postgresql://", "postgres://")).lose(("a", "b", "c"), "x")
+
+
+def test_a_row_that_postgresql_keeps_locked_is_told_after_a_while(
+    on_postgresql: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A row that somebody else holds and does not give back ends in words, and the next write works again."""
+    monkeypatch.setattr(ledger_database, "LOCK_WAIT_S", 0.2)
+    shop = SmallBatch(tmp_path, ledger_url=on_postgresql)
+    shop.products("A")
+    shop.run(ScriptedGenerator())
+    (job,) = shop.jobs()
+    ledger, other = shop.ledger(), shop.ledger()
+    with other._database.writing() as connection:
+        connection.execute(select(images).with_for_update())
+        with pytest.raises(LedgerUnavailable, match=r"lock timeout.*bought is kept"):
+            ledger.lose(job.key, "gone")
+    ledger.lose(job.key, "gone")
+    assert ledger.standings([job.key])[job.key].state is State.LOST
+
+
+def test_a_ledger_whose_server_goes_away_is_told_and_found_again(on_postgresql: str) -> None:
+    """A connection that the database's server has closed is an error in words, or is made anew unseen."""
+    ledger, other = Ledger.open(on_postgresql), Ledger.open(on_postgresql)
+
+    def write() -> None:
+        with ledger._database.writing() as connection:
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            with other._database.writing() as killer:
+                killer.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+            connection.execute(select(images))
+
+    with pytest.raises(LedgerUnavailable, match="bought is kept"):
+        write()
+    assert ledger.standings([("a", "b", "c")]) == {}

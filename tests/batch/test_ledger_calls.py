@@ -1,5 +1,7 @@
 import json
 import multiprocessing
+import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,11 +31,10 @@ VERIFIED = VerifiedImage("png", ".png", "image/png", 64, 48, 1000, "ab" * 32)
 
 
 @pytest.fixture
-def batch(tmp_path: Path) -> SmallBatch:
+def batch(shop: SmallBatch) -> SmallBatch:
     """A place for files, with one product."""
-    found = SmallBatch(tmp_path)
-    found.products("A")
-    return found
+    shop.products("A")
+    return shop
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def row(ledger: Ledger, table: Any = images) -> Any:
 
 def buy(ledger: Ledger, attempt: Attempt, cost: Cost) -> Place:
     """Close a call with an image that is on the disk; gives its place."""
-    output = Path(str(ledger._database._engine.url.database)).parent
+    output = Path(tempfile.mkdtemp(dir=Path(os.environ["XDG_DATA_HOME"]).parent))  # goes with the session
     (output / "a.png").write_bytes(b"an image")
     place = Place(str(output), "a.png", "a.png", "", "thumbs/a.webp")
     image = GeneratedImage(Path("x"), "nano-banana-2", "request-1", "http://127.0.0.1/x.png", cost.credits_used)
@@ -137,7 +138,7 @@ def test_of_two_processes_one_gets_each_row(batch: SmallBatch, job: Job) -> None
     won: multiprocessing.Queue[int] = context.Queue()
     fields = {name: getattr(job, name) for name in job.__slots__ if name not in {"finish", "sku"}}
     all_ready = context.Barrier(2)
-    racers = [context.Process(target=race, args=(str(batch.ledger_path), fields, all_ready, won)) for _ in range(2)]
+    racers = [context.Process(target=race, args=(batch.where, fields, all_ready, won)) for _ in range(2)]
     for racer in racers:
         racer.start()
     counts = [won.get(timeout=60) for _ in racers]

@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,9 +15,9 @@ from flows.batch.owners import Owner, is_alive, process_lives
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(shop: SmallBatch) -> Ledger:
     """A ledger."""
-    return SmallBatch(tmp_path).ledger()
+    return shop.ledger()
 
 
 def alive(ledger: Ledger, owner: str) -> bool:

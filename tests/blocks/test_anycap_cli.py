@@ -28,6 +28,7 @@ from blocks.errors import (
     ImageGenerationError,
     InsufficientCredit,
     InvalidRequest,
+    LeftRunning,
     NoImage,
     OutcomeUnknown,
     QuotaExhausted,
@@ -460,3 +461,19 @@ def test_a_folder_is_used_for_one_call_only(anycap: AnyCap, server: AnyCapServer
     assert isinstance(error_of(anycap, a_request(tmp_path / "a", "y")), ServiceUnavailable)
     assert (tmp_path / "a" / "answer.json").read_bytes() == kept
     assert server.calls["y"] == 0
+
+
+def test_a_call_is_left_running_when_its_caller_must_go(anycap: AnyCap, server: AnyCapServer, tmp_path: Path) -> None:
+    """Soon after it is told the caller is free; the child goes on, and its image is adopted later, bought once."""
+    children: list[ChildProcess] = []
+    request = a_request(tmp_path / "a", "#slow", on_child=children.append)
+    told = threading.Timer(0.2, request.left.set)
+    told.start()
+    begun = time.monotonic()
+    with pytest.raises(LeftRunning, match="costs nothing more"):
+        anycap.generate(request)
+    assert time.monotonic() - begun < 1.4
+    with pytest.raises(LeftRunning):
+        anycap.recover(request, children[0])
+    assert anycap.recover(a_request(tmp_path / "a", "#slow"), children[0]).path.is_file()
+    assert server.calls["#slow"] == 1

@@ -50,7 +50,7 @@ def answers(port: int) -> bool:
     """Whether the server is up."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except OSError:
         return False
 

@@ -13,7 +13,7 @@ import pytest
 from anycap_faults import hang
 from anycap_server import AnyCapServer
 from command import anycap_variables, by_sku, environment, rowshot_here, start_rowshot, write_csv
-from prefect import flow
+from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
@@ -41,6 +41,7 @@ def worker(folder: Path, **variables: str) -> Iterator[Callable[[Path], UUID]]:
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="stopping", type="process"))
     source = flow.from_source(str(REPO), "flows/generate_images.py:generate_images")
+    assert isinstance(source, Flow)
     source.deploy("stopping", work_pool_name="stopping", print_next_steps=False, build=False)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "stopping"]
     with (folder / "worker.log").open("wb") as log:

@@ -120,7 +120,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(place: Place) -> None:
 def test_a_ledger_that_stays_locked_ends_the_run_and_loses_nothing(place: Place) -> None:
     """Nothing is bought that could not be written down; what was in flight is adopted by the next run."""
     ledger = place.folder / "ledger.sqlite3"
-    run = place.start(calls=8, ROWSHOT_LEDGER=f"sqlite:///{ledger}?timeout=2")
+    run = place.start(calls=8, ROWSHOT_LEDGER=f"sqlite:///{ledger}?timeout=1")
     with closing(sqlite3.connect(ledger, isolation_level=None, timeout=30)) as other:
         other.execute("BEGIN IMMEDIATE")
         place.ends_early(run, "database is locked", "run the command again")
