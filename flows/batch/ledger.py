@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select, tuple_, update
 from blocks.image import Mode
 from flows.batch.batch_rows import BatchRows
 from flows.batch.budgets import Budgets
+from flows.batch.deliveries import Deliveries
 from flows.batch.files import sync
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job
@@ -38,7 +39,7 @@ class Ledger:
     """The images of all runs. Every method is one transaction, and may raise LedgerUnavailable.
 
     `calls` are those to the providers; `rows` is what it knows of runs and of the rows of their files; `budgets` are
-    the counters that caps are held against.
+    the counters that caps are held against; `deliveries` are what became of handing images on.
     """
 
     def __init__(self, database: Database) -> None:
@@ -46,6 +47,7 @@ class Ledger:
         self.calls = Calls(database)
         self.rows = BatchRows(database)
         self.budgets = Budgets(database)
+        self.deliveries = Deliveries(database)
 
     @classmethod
     def open(cls, url: str = "") -> "Ledger":
