@@ -9,7 +9,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 from requests.auth import AuthBase
 
-from blocks.cms_answers import Asked, CmsAnswer, FieldValue, failure, one_line
+from blocks.cms_answers import Asked, CmsAnswer, FieldValue, failure
 from blocks.cms_template import check_body, check_path, list_path, render_body, render_path, url_place
 from blocks.errors import (
     DeliveryForbidden,
@@ -18,6 +18,7 @@ from blocks.errors import (
     UnknownField,
     ValueNotTaken,
 )
+from blocks.http_answers import one_line
 
 LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 10

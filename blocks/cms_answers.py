@@ -1,9 +1,7 @@
 """Reads what a CMS answers: the value of a field, or the error that says what the caller may do."""
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,8 +14,8 @@ from blocks.errors import (
     MissingSku,
     ValueNotTaken,
 )
+from blocks.http_answers import one_line, retry_after_s
 
-LONGEST_QUOTE: Final = 300
 _PATIENCE: Final = frozenset({408, 425, 429, 503})
 _MESSAGES: Final = (("errors", "0", "message"), ("error", "message"), ("message",), ("detail",), ("error",))
 
@@ -70,25 +68,6 @@ class CmsAnswer:
         """The CMS's own words about an error, in one short line without secrets."""
         found = (_at(self.body, place).value for place in _MESSAGES)
         return one_line(next((text for text in found if isinstance(text, str) and text), ""), secrets)
-
-
-def retry_after_s(header: str) -> float | None:
-    """A Retry-After header, seconds or a date, as seconds from now; None where there is none that can be read."""
-    text = header.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - longer than any wait
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def one_line(text: str, secrets: Iterable[str]) -> str:
-    """One short printable line without secrets."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= LONGEST_QUOTE else f"{line[:LONGEST_QUOTE]}…"
 
 
 def failure(  # noqa: PLR0911 - a table: one status, one answer
