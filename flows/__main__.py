@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - each command loads what it needs
 
     with prefect_server() as ready, ExitStack() as early:
-        if "/" in settings.generator:  # a block, which the server has
+        if _names_blocks(settings):
             early.enter_context(ready())
         from flows.batch.cap_check import check_caps  # noqa: PLC0415 - loaded while the server starts
         from flows.batch.plan import MANY_CHANGED, check_changed  # noqa: PLC0415 - as above
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Tell what a run would buy; starts no server."""
     settings = _settings(options)
-    if "/" in settings.generator:  # a block, which the server has
+    if _names_blocks(settings):
         from flows.tasks.server import check_server  # noqa: PLC0415 - each command loads what it needs
 
         check_server()
@@ -186,7 +186,16 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
     from flows.tasks.generators import load_generator, source_of  # noqa: PLC0415 - as above
 
     batch_run = BatchRun.open(Request.of(settings))
+    if settings.store or settings.cms or settings.public_url:
+        from flows.tasks.doors import open_doors  # noqa: PLC0415 - a run without them doesn't pay for it
+
+        open_doors(settings, batch_run)
     return plan_batch(settings, source_of(load_generator(settings.generator)), batch_run), batch_run
+
+
+def _names_blocks(settings: "BatchSettings") -> bool:
+    """Whether only the server knows what the settings name."""
+    return "/" in settings.generator or bool(settings.store or settings.cms)
 
 
 def _print_plan(planned: "Plan") -> None:

@@ -72,7 +72,9 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     _add_output(command)
     _add_ledger(command)
     add("--store", metavar="BLOCK", help="an S3 bucket that images go to as well, as s3-bucket/NAME")
-    add("--public-url", metavar="TEMPLATE", help="how an image's address is made, such as https://cdn.example.com/{key}")
+    add(
+        "--public-url", metavar="TEMPLATE", help="how an image's address is made, such as https://cdn.example.com/{key}"
+    )
     add("--cms", metavar="BLOCK", help="publish each image's address there, as cms-site/NAME")
     add("--notify", metavar="BLOCK", help="tell when the run starts and ends, as slack-webhook/NAME")
     add("--limit", type=int, metavar="N", help="buy only the first N rows that have no image yet")

@@ -37,6 +37,11 @@ class Delivery:
     error: str = ""
     at: float = 0.0
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the image is where it was to go."""
+        return self.state in {Delivered.STORED, Delivered.PUBLISHED}
+
 
 _THIS = (*this_image(deliveries), deliveries.c.destination == bindparam("this_destination"))
 _DROP = delete(deliveries).where(*_THIS)

@@ -96,6 +96,17 @@ class Ledger:
         with self._database.reading() as connection:
             return [place_of(row) for row in connection.execute(select(places).where(*is_image(places, key)))]
 
+    def request_ids(self, keys: Iterable[Key]) -> dict[Key, str]:
+        """The provider's handle for each of these images; empty where it gave none."""
+        wanted = set(keys)
+        found: dict[Key, str] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks({fingerprint for _, _, fingerprint in wanted}):
+                asked = select(*key_of(images), images.c.request_id).where(images.c.fingerprint.in_(chunk))
+                for row in connection.execute(asked):
+                    found[row.sku, row.template, row.fingerprint] = row.request_id
+        return {key: found[key] for key in wanted if key in found}
+
     def redos(self) -> dict[Key, tuple[str, str, str]]:
         """(sku, template, fingerprint of the row) to (fingerprint, prompt, variant) of its newest bought redo."""
         wanted = (

@@ -158,8 +158,8 @@ places = Table(
     Column("thumbnail", Text, nullable=False, default=""),
 )
 
-# What became of handing an image on, by where it was to go: a store (its bucket and folder) or a CMS. `previous` is JSON
-# of what the CMS had before, null (SQL) where that is not known; `run` is the one that put it there.
+# What became of handing an image on, by where it was to go: a store (its bucket and folder) or a CMS. `previous` is
+# JSON of what the CMS had before, null (SQL) where that is not known; `run` is the one that put it there.
 deliveries = Table(
     "deliveries",
     metadata,
