@@ -26,7 +26,8 @@ MOST_PROBLEMS = 50
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code."""
-    options = parser({"run": run, "plan": plan, "redo": redo, "status": status, "spend": spend}).parse_args(arguments)
+    calls = {call.__name__: call for call in (run, plan, redo, status, spend, setup, check, unpublish)}
+    options = parser(calls).parse_args(arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the same as Ctrl-C
     try:
         return int(options.call(options))
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     except BrokenPipeError:  # such as `rowshot plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if options.call in {plan, status, spend} else 3
+        return 0 if options.call in {plan, status, spend, check} else 3
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -141,6 +142,27 @@ def spend(options: argparse.Namespace) -> int:
     for line in spending_lines(lines, by):
         print(line)
     return 0
+
+
+def setup(options: argparse.Namespace) -> int:
+    """Make the blocks that a .env describes."""
+    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+
+    return delivery_commands.setup(options, print)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Try each door to the outside for real."""
+    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+
+    return delivery_commands.check(options, print)
+
+
+def unpublish(options: argparse.Namespace) -> int:
+    """Put back what the CMS had before a run."""
+    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+
+    return delivery_commands.unpublish(options, print)
 
 
 def _settings(options: argparse.Namespace) -> "BatchSettings":

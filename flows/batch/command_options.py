@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+from flows.batch.delivery_options import add_delivery_commands
+
 EPILOG = """\
 exit codes: 0 every row has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
             3 the run ended early, and the same command goes on from there
@@ -47,6 +49,7 @@ def parser(calls: Mapping[str, Call]) -> argparse.ArgumentParser:
     spent.set_defaults(call=calls["spend"])
     spent.add_argument("--by", choices=("day", "model", "template", "run"), default="day", help="default day (UTC)")
     spent.add_argument("--json", action="store_true", help="print it as JSON")
+    add_delivery_commands(commands, calls)
     _add_money(again)
     _add_output(again)
     _add_output(state)
