@@ -179,11 +179,10 @@ class HandingOn:
         """What came of a block. One that a later try may bring home waits again, as long as images are being made."""
         way = ended.way
         way.under_way -= 1
-        if ended.future.state.is_completed():
+        error = _outcome(ended.future)
+        if error is None:
             way.not_before = 0.0
-            return
-        error = ended.future.state.result(raise_on_failure=False)
-        if isinstance(error, DeliveryUnavailable):
+        elif isinstance(error, DeliveryUnavailable):
             way.add(ended.rows)
             way.not_before = time.monotonic() + AGAIN_AFTER_S
             if self._closing:
@@ -208,6 +207,18 @@ class HandingOn:
             deliveries.failed(way.destination, dict.fromkeys(open_keys, way.over))
         except LedgerUnavailable as error:
             self._run.slots.stop(error)
+
+
+def _outcome(future: PrefectFuture[Any]) -> BaseException | None:
+    """What made a task run fail; None where it did not."""
+    try:
+        future.wait()
+        if future.state.is_completed():
+            return None
+        told = future.state.result(raise_on_failure=False)
+    except Exception as error:  # noqa: BLE001 - whatever it was, its rows are not delivered, and the caller says so
+        return error
+    return told if isinstance(told, BaseException) else RuntimeError(str(told))
 
 
 @contextmanager
