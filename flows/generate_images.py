@@ -17,6 +17,7 @@ from flows.tasks.ending import ended, planned, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
 from flows.tasks.handing_on import handing_on
+from flows.tasks.news import News
 from flows.tasks.schedule import check_schedule
 from flows.tasks.stopping import cancelled_if_interrupted, stoppable
 from flows.tasks.upload import hand_on_reports
@@ -37,6 +38,7 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     generator = load_generator(batch.generator)
     run = BatchRun.open(Request.of(batch), flow_run.get_id() or "")
     open_doors(batch, run)
+    news = News.of(batch.notify)
 
     plan = plan_batch(batch, source_of(generator), run)
     show_plan(plan)
@@ -53,11 +55,12 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     with stoppable(run.slots, this_run()):
         run.begin(generator.capabilities.provider, plan.batch)
         try:
+            news.begun(run, plan)
             with handing_on(run, plan) as hand_on:
                 for jobs in canary_first(batch, plan, run):
                     generate_images_of(run, generator, jobs, hand_on)
         finally:  # a run that is ended leaves its reports, too
-            summary = hand_on_reports(run, run.finish())
+            summary = news.ended(run, hand_on_reports(run, run.finish()))
     show_summary(summary)
     log.info(str(summary))
     return ended(summary)

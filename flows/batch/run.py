@@ -35,7 +35,8 @@ class Summary:
     """How a run ended. `stopped` says why it ended early, if it did; `interrupted`, whether somebody ended it.
 
     `undelivered`: rows whose image is not yet where it was to go; `delivery_stopped`: what a person must mend for that;
-    `notes`: what else was not delivered. `sheet_url`: the contact sheet in the store.
+    `notes`: what else was not delivered. `sheet_url`: the contact sheet in the store. `unheard`: why nobody was told of
+    the run; it changes nothing.
     """
 
     counts: Mapping[Status, int]
@@ -52,6 +53,7 @@ class Summary:
     delivery_stopped: str = ""
     notes: tuple[str, ...] = ()
     sheet_url: str = ""
+    unheard: str = ""
 
     @property
     def images(self) -> int:
@@ -76,7 +78,7 @@ class Summary:
             yield f"Ended early: {self.stopped}"
         if self.delivery_stopped:
             yield f"Handing on ended early: {self.delivery_stopped}"
-        yield from self.notes
+        yield from filter(None, (*self.notes, self.unheard))
         cost = dollars_or_free(self.spent_usd)
         paid = f"{self.bought:,} bought now ({cost})" if self.bought or self.spent_usd else "nothing was bought now"
         doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""

@@ -20,6 +20,8 @@ MOST_PICTURES = 3
 MOST_KINDS = 10
 _EXAMPLE = 200
 _NAME = 100
+_REASON = 500  # no more than 3,000 characters even if each is spelt out as &amp;
+_NOTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,15 @@ def start_message(title: str, rows: int, images: int, cost_usd: Decimal | None, 
 
 def end_message(title: str, summary: Summary, links: Links, pictures: Iterable[Picture] = ()) -> Message:
     """A run has ended: counts, cost, time, failures by kind, where to look, and some of its images."""
-    ending = "ended early" if summary.stopped else "done" if not summary.failed else "done, with failures"
-    blocks: list[Message] = []
-    if summary.stopped:
-        blocks.append(_section(f"*Ended early:* {escaped(_cut(summary.stopped, 1000))}"))
+    why = {"Ended early": summary.stopped, "Handing on ended early": summary.delivery_stopped}
+    incomplete = summary.failed or summary.undelivered or summary.notes
+    ending = "ended early" if any(why.values()) else "done, with failures" if incomplete else "done"
+    told = [f"*{name}:* {escaped(_cut(reason, _REASON))}" for name, reason in why.items() if reason]
+    blocks = [_section(text) for text in [*told, *(escaped(_cut(note, _REASON)) for note in summary.notes[:_NOTES])]]
     doubt = f" ({dollars(summary.in_doubt_usd)} of it in doubt)" if summary.in_doubt_usd else ""
     facts = {status.value.capitalize(): f"{count:,}" for status, count in summary.counts.items()}
+    if summary.undelivered:
+        facts["Not handed on yet"] = f"{summary.undelivered:,}"
     facts |= {
         "Bought now": f"{summary.bought:,}",
         "Cost": f"{dollars_or_free(summary.spent_usd)}{doubt}",

@@ -13,8 +13,10 @@ from flows.batch.problems import NotStarted, Problem
 from flows.batch.publishing import Patience
 from flows.batch.slack_message import Message, without_pictures
 from flows.tasks.block_documents import load_block
+from flows.tasks.stopping import UNREACHABLE
 
 PATIENCE_S = 60.0  # for one message: nobody should wait longer for a run's end because of it
+HURRIED_S = 2.0
 TRIES = 3
 MEND = "Name one as slack-webhook/NAME; `rowshot setup` makes one, or the Prefect server's page of blocks."
 
@@ -43,10 +45,10 @@ async def is_worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool
     cache_policy=NO_CACHE,  # a message is news
     persist_result=False,
 )
-def notify_slack(webhook: SlackWebhook, message: Message) -> None:
+def notify_slack(webhook: SlackWebhook, message: Message, patience_s: float = PATIENCE_S) -> None:
     """Post one message, doing as Slack says where it asks for patience. Raises: a leaf of DeliveryError."""
     url = webhook.url.get_secret_value()
-    patience = Patience(PATIENCE_S)
+    patience = Patience(patience_s)
     try:
         patience.call(lambda: post_message(url, message))
     except DeliveryRefused:
@@ -56,11 +58,17 @@ def notify_slack(webhook: SlackWebhook, message: Message) -> None:
         patience.call(lambda: post_message(url, plain))
 
 
-def tell_slack(webhook: SlackWebhook | None, message: Message) -> str:
-    """Have a message posted, if there is a webhook. Gives the sentence that says why it was not; empty if it was."""
-    if webhook is None:
-        return ""
-    state: State[Any] = notify_slack(webhook, message, return_state=True)
+def tell_slack(webhook: SlackWebhook, message: Message, *, in_a_hurry: bool = False) -> str:
+    """Have a message posted. Gives the sentence that says why it was not; empty if it was.
+
+    `in_a_hurry`: it is tried once, as whoever ends the run will not wait.
+    """
+    notify = notify_slack.with_options(retries=0) if in_a_hurry else notify_slack
+    patience_s = HURRIED_S if in_a_hurry else PATIENCE_S
+    try:
+        state: State[Any] = notify(webhook, message, patience_s, return_state=True)
+    except UNREACHABLE as error:
+        return f"Slack was not told: the Prefect server is gone ({type(error).__name__})."
     problem = state.result(raise_on_failure=False)
     if not state.is_failed() and not state.is_crashed():
         return ""

@@ -16,7 +16,8 @@ from flows.batch.publishing import PublishRow, publish_rows
 from flows.batch.stores import NEVER
 from flows.tasks.block_documents import load_block
 
-TRIES = 3
+# About a minute in all. None is long, for a run that is ended waits for a retry that sleeps.
+DELAYS_S: list[float] = [1, 2, 4, 8, 8, 8, 8, 8, 8]
 MEND = "Name one as cms-site/NAME; `rowshot setup` makes one, or the Prefect server's page of blocks."
 
 
@@ -27,9 +28,9 @@ async def is_worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool
 
 @task(
     name="publish_to_cms",
-    retries=TRIES - 1,
-    retry_delay_seconds=[5, 30],
-    retry_jitter_factor=0.5,
+    retries=len(DELAYS_S),
+    retry_delay_seconds=DELAYS_S,
+    retry_jitter_factor=0.3,
     retry_condition_fn=is_worth_a_retry,
     cache_policy=NO_CACHE,  # the ledger knows what is published
     persist_result=False,

@@ -18,7 +18,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows.batch.problems import NotStarted, Problem
-from flows.tasks.embedded_server import EmbeddedServer, ServerNotStarted, embedded_server
+from flows.tasks.embedded_server import OWN_SERVER, EmbeddedServer, ServerNotStarted, embedded_server
 
 ANSWER_S = 10
 LAST_WORDS_S = 10
@@ -61,11 +61,13 @@ def _using(server: EmbeddedServer) -> Iterator[None]:
     except ServerNotStarted as error:
         raise NotStarted([Problem("There is no Prefect server.", str(error))]) from error
     with temporary_settings({PREFECT_API_URL: server.url}):
+        own = OWN_SERVER.set(True)
         try:
             yield
         finally:  # what the run has said goes out while the server is there to hear it
             APILogWorker.drain_all(timeout=LAST_WORDS_S)
             EventsWorker.drain_all(timeout=LAST_WORDS_S)
+            OWN_SERVER.reset(own)
 
 
 def _check(url: str) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def test_any_number_of_failures_fits(count: int) -> None:
     assert sum(block["type"] == "image" for block in message["blocks"]) == 3
     if count > 1:
         assert "more kinds, in failures.csv" in json.dumps(message)
+
+
+def test_what_was_not_handed_on_is_told() -> None:
+    """Rows that are bought and not published, and what a person must mend for that, are no success."""
+    summary = replace(ended(), undelivered=2, delivery_stopped="The token is refused.", notes=("&" * 5000,) * 60)
+    message = end_message("products.csv", summary, Links())
+    text = json.dumps(message)
+    assert message["text"].startswith("products.csv: ended early")
+    assert "*Handing on ended early:* The token is refused." in text
+    assert "*Not handed on yet*\\n2" in text
+    assert invalid(message) == ""
 
 
 def test_nothing_in_a_row_mentions_anybody() -> None:

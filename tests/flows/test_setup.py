@@ -12,6 +12,7 @@ from prefect.blocks.notifications import SlackWebhook
 from slack_server import SECRET, SlackServer
 
 from blocks import AnyCap, CmsSite
+from flows.tasks.block_documents import Kind, load_block
 from flows.tasks.stores import load_store
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -50,6 +51,11 @@ def cms() -> Iterator[str]:
     server.server_close()
 
 
+def load(name: str, kind: type[Kind]) -> Kind:
+    """A block document as the server has it."""
+    return load_block(name, kind, "block", "")
+
+
 def env(folder: Path, **values: str) -> None:
     """Write a .env."""
     (folder / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in values.items()), encoding="utf-8")
@@ -85,10 +91,10 @@ def test_setup_is_safe_to_run_again(tmp_path: Path, cms: str, slack: SlackServer
         "cms-site/one": "made",
         "slack-webhook/one": "made",
     }
-    assert AnyCap.load("one").api_key.get_secret_value() == KEY
-    site = CmsSite.load("one")
+    assert load("anycap/one", AnyCap).api_key.get_secret_value() == KEY
+    site = load("cms-site/one", CmsSite)
     assert (site.path, site.token.get_secret_value()) == ("/api/products/{{ sku }}", TOKEN)
-    assert SlackWebhook.load("one").url.get_secret_value() == slack.url
+    assert load("slack-webhook/one", SlackWebhook).url.get_secret_value() == slack.url
     account = load_store("s3-bucket/one").account
     assert (account.bucket, account.endpoint, account.access_key_id) == ("images", "http://127.0.0.1:9", "s3-key")
     assert account.secret_access_key == "s3-secret-0123456789"
@@ -105,7 +111,7 @@ def test_setup_is_safe_to_run_again(tmp_path: Path, cms: str, slack: SlackServer
         "s3-bucket/one",
         "cms-site/one",
     ]
-    assert (CmsSite.load("one").path, CmsSite.load("one").timeout_s) == ("/v2/{{ sku }}", 7)
+    assert (load("cms-site/one", CmsSite).path, load("cms-site/one", CmsSite).timeout_s) == ("/v2/{{ sku }}", 7)
     account = load_store("s3-bucket/one").account
     assert (account.bucket, account.folder, account.access_key_id) == ("images", "shop", "s3-key")
     said = "".join(run.stdout + run.stderr for run in (first, second, third))
