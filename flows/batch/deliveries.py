@@ -117,9 +117,9 @@ class Deliveries:
     def published_by(self, run: str) -> Sequence[Delivery]:
         """What a run has published, in every CMS, the newest first; what is withdrawn again is left out.
 
-        One that is only `publishing` is in it too: its request may have arrived before the run broke off.
+        One that is only `publishing`, or has failed, is in it too: its request may have arrived all the same.
         """
-        ours = (deliveries.c.run == run, deliveries.c.state.in_([Delivered.PUBLISHED, Delivered.PUBLISHING]))
+        ours = (deliveries.c.run == run, deliveries.c.state != Delivered.WITHDRAWN)
         with self._database.reading() as connection:
             rows = connection.execute(select(deliveries).where(*ours).order_by(deliveries.c.at.desc()))
             return [_delivery(row) for row in rows]

@@ -95,15 +95,14 @@ def _put_back(ledger: Ledger, delivery: Delivery, site: Site, ended: Withdrawal)
     now = site.read(sku, template).value
     if now == delivery.url:
         site.publish(sku, delivery.previous, template)
-    elif delivery.state is Delivered.PUBLISHED and now != delivery.previous:
+        ended.put_back += 1
+    elif delivery.state is not Delivered.PUBLISHED:  # its request never arrived
+        return
+    elif now != delivery.previous:
         shown = now if now is None or isinstance(now, str) else "something"
         ended.left_alone.append((sku, f"it is no longer ours; {site.name} has {shown or 'nothing'} there now."))
         return
-    else:  # the request never arrived, or it was put back before
-        ledger.deliveries.withdrawn(site.name, [delivery.key])
-        return
     ledger.deliveries.withdrawn(site.name, [delivery.key])
-    ended.put_back += 1
 
 
 def _runs(ledger: Ledger) -> dict[str, str]:

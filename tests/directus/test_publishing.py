@@ -149,6 +149,22 @@ def test_a_cms_that_is_down_leaves_its_rows_for_later(
     assert states(ledger, site, rows) == [("published", "")] * 5
 
 
+def test_a_request_that_arrived_and_failed_is_taken_back(
+    cms: Directus, site: CmsSite, ledger: Ledger, prefix: str
+) -> None:
+    """Where the CMS went down right after it had changed the item, the row is a failure and yet is put back; one that
+    never arrived is nobody's business.
+    """
+    cms.add(prefix, f"{prefix}-2", image_url=OLD)
+    for one in (row(prefix), row(f"{prefix}-2")):
+        ledger.deliveries.publishing(site.name, "run-11", {one.key: (one.url, OLD)})
+        ledger.deliveries.failed(site.name, {one.key: DeliveryUnavailable("It went down.")})
+    cms.change(prefix, row(prefix).url)
+    ended = withdraw(ledger, "run-11", lambda _: site)
+    assert (ended.put_back, ended.left_alone, ended.exit_code) == (1, [], 0)
+    assert (cms.value(prefix), cms.value(f"{prefix}-2")) == (OLD, OLD)
+
+
 def test_a_try_that_was_cut_off_loses_no_former_value(
     cms: Directus, site: CmsSite, ledger: Ledger, prefix: str
 ) -> None:

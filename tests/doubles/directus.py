@@ -36,6 +36,7 @@ class Directus:
 
     url: str
     folder: Path
+    user: str = ""
     _child: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def add(self, *skus: str, image_url: str | None = None) -> None:
@@ -111,7 +112,11 @@ class Directus:
         role = self._admin("POST", "/roles", {"name": "publisher"})["id"]
         self._admin("POST", "/access", {"role": role, "policy": made})
         user = {"email": "publisher@example.com", "password": "pw-0123456789", "role": role, "token": USER}
-        self._admin("POST", "/users", user)
+        self.user = self._admin("POST", "/users", user)["id"]
+
+    def let_in(self, token: str) -> None:
+        """From now on the user's token is this one, and the one before is refused."""
+        self._admin("PATCH", f"/users/{self.user}", {"token": token})
 
     def _admin(self, method: str, path: str, body: Any) -> Any:
         answer = requests.request(method, f"{self.url}{path}", json=body, headers=_as(ADMIN), timeout=60)
