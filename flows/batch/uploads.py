@@ -148,7 +148,8 @@ def upload_rows(
             break
     shelf.deliveries.stored(shelf.destination, done)
     shelf.deliveries.failed(shelf.destination, refused)
-    stored([PublishRow(key, key[0], key[1], url) for key, (_, url) in done.items()])
+    if done:
+        stored([PublishRow(key, key[0], key[1], url) for key, (_, url) in done.items()])
     if told is not None:
         raise told
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -68,7 +69,8 @@ class _Way:
             or (now < self.not_before and not last)
         ):
             return []
-        block, self.waiting = self.waiting[:BLOCK], self.waiting[BLOCK:]
+        size = min(BLOCK, ceil(len(self.waiting) / (AT_ONCE - self.under_way))) if last else BLOCK
+        block, self.waiting = self.waiting[:size], self.waiting[size:]
         self.since = now
         return block
 

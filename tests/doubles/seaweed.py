@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[int]:
             probe = held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-            if port < GRPC or port + GRPC > 65_535:  # noqa: PLR2004 - the highest port there is
+            if port < GRPC or port + GRPC > 65_535:
                 continue
             with socket.socket() as above, contextlib.suppress(OSError):
                 above.bind(("127.0.0.1", port + GRPC))
@@ -118,7 +118,9 @@ class Seaweed:
             if self.child.poll() is not None:
                 break
             try:
-                with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+                with contextlib.suppress(
+                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+                ):
                     client.create_bucket(Bucket="probe")
                 client.put_object(Bucket="probe", Key="probe", Body=b"")
             except (BotoCoreError, ClientError):
