@@ -6,7 +6,7 @@ from typing import Any
 
 Call = Callable[[argparse.Namespace], int]
 
-SETUP = "make the blocks that a .env describes, on the Prefect server that is configured; safe to run again"
+SETUP = "make the blocks that a .env describes, on the server that is configured; safe to run again"
 CHECK = "try each door to the outside for real; buys nothing"
 UNPUBLISH = "put back what the CMS had before a run; what somebody has changed since is left alone"
 

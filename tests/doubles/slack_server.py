@@ -58,7 +58,7 @@ class SlackServer:
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self.path = f"/services/T00000000/B00000000/{SECRET}"
         self.url = f"http://{self.host}{self.path}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
