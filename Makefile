@@ -12,7 +12,7 @@ ALONE := env -u PREFECT_API_URL -u PREFECT_API_KEY -u PREFECT_API_AUTH_STRING -u
 	-u ROWSHOT_ANYCAP -u ANYCAP_API_KEY DO_NOT_TRACK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-browser crashtest test-all lint format types bench constraints clean setup-run setup-dev setup-all
+.PHONY: help demo test test-fast test-browser crashtest test-directus test-all lint format types bench constraints clean setup-run setup-dev setup-all
 
 help: ## say what there is
 	@echo "Rowshot: a CSV becomes images, each paid for once. make TARGET, where TARGET is"
@@ -27,10 +27,10 @@ demo: setup-run ## make the images of examples/products.csv, drawn here for noth
 		$(BIN)/rowshot run examples/products.csv --output .demo/output
 
 test: setup-dev ## run the tests, with the real parts that come as wheels
-	@$(PYTEST) --ignore=tests/browser
+	@$(PYTEST) --ignore=tests/browser --ignore=tests/directus
 
 test-fast: setup-dev ## run the tests that need no server, in seconds
-	@$(PYTEST) --ignore=tests/browser --ignore=tests/flows --ignore=tests/crash
+	@$(PYTEST) --ignore=tests/browser --ignore=tests/directus --ignore=tests/flows --ignore=tests/crash --ignore=tests/delivery
 
 crashtest: setup-dev ## kill runs at 20 moments; ROWSHOT_CRASH_SEED=N repeats those of an earlier time
 	@ROWSHOT_CRASH_MOMENTS=$${ROWSHOT_CRASH_MOMENTS:-20} ROWSHOT_CRASH_AWAY_S=60 $(PYTEST) -v -s tests/crash
@@ -39,7 +39,11 @@ test-browser: setup-all ## run the tests that need Chromium
 	@command -v chromium >/dev/null || { echo "Chromium is missing. On Debian: apt-get install chromium fonts-nanum" >&2; exit 1; }
 	@$(PYTEST) tests/browser
 
-test-all: test test-browser ## run every test; needs system packages and says which are missing
+test-directus: setup-dev ## run the tests that need a real CMS; the first time it takes minutes to install
+	@echo "Directus is kept in ~/.cache/rowshot; the first time npm takes about 4 minutes to fetch it."
+	@$(PYTEST) tests/directus
+
+test-all: test test-browser test-directus ## run every test; needs system packages and says which are missing
 
 lint: setup-dev ## check style and formatting
 	@$(BIN)/ruff check .

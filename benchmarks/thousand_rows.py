@@ -1,6 +1,8 @@
 """1,000 rows of 2 s, 64 at once, with the real AnyCap CLI: Rowshot beside 64 bare threads, in turn on one machine.
 
-    python benchmarks/thousand_rows.py [--rows 1000] [--delay 2] [--wide 64] [--rounds 3]
+    python benchmarks/thousand_rows.py [--rows 1000] [--delay 2] [--wide 64] [--rounds 3] [--store]
+
+With --store Rowshot with an S3 (SeaweedFS, started here) stands beside Rowshot without one, in place of the threads.
 
 A provider of our own answers each call after `--delay` seconds. The threads call the CLI and keep nothing: no
 ledger, no verified image, no report. Both are measured where the calls arrive: from the first call to the last image,
@@ -115,10 +117,10 @@ def bare_threads(program: Path, url: str, rows: int, wide: int, folder: Path) ->
     return time.time() - began
 
 
-def rowshot(
-    program: Path, url: str, api: str, rows: int, wide: int, folder: Path, log: Path
+def rowshot(  # noqa: PLR0913 - what one round is made of
+    program: Path, url: str, api: str, rows: int, wide: int, folder: Path, log: Path, *, store: str = ""
 ) -> tuple[float, float, float]:
-    """First call to last image, the whole command, and the client's peak memory in MB."""
+    """First call to last image (with a store: until it is there), the whole command, and the client's peak MB."""
     sheet = folder / "rows.csv"
     with sheet.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -134,6 +136,7 @@ def rowshot(
     before = log.stat().st_size
     command = [sys.executable, "-m", "flows", "run", str(sheet), "--generator", "anycap", "--concurrency", str(wide)]
     command += ["--output", str(folder / "out"), "--ledger", str(folder / "ledger.sqlite3")]
+    command += ["--store", store] if store else []
     began, peak = time.time(), 0
     with subprocess.Popen(
         command, env=environment, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -153,6 +156,10 @@ def rowshot(
         first = min(json.loads(line)["begun"] for line in lines)
     with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite3")) as ledger:
         (last,) = ledger.execute("select max(bought_at) from images where state = 'bought'").fetchone()
+        if store:
+            stored, end = ledger.execute("select count(*), max(at) from deliveries where state = 'stored'").fetchone()
+            assert stored == rows, f"{stored} of {rows} images are in the store"
+            last = max(last, end)
     return last - first, command_s, peak / 1e6
 
 
@@ -170,6 +177,35 @@ def recorded_runs(api: str) -> int:
         time.sleep(3)
 
 
+def beside_a_store(options: argparse.Namespace, program: Path, root: Path) -> None:
+    """Rounds without and with a store, in turn."""
+    from documents import s3_bucket  # noqa: PLC0415 - it loads Prefect, which reads its settings then
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as above
+    from seaweed import seaweed  # noqa: PLC0415 - only this benchmark needs it
+
+    found: list[tuple[tuple[float, float, float], ...]] = []
+    with provider(root, options.delay) as (url, log), prefect_server(root) as api, seaweed(root / "seaweed") as server:
+        with temporary_settings({PREFECT_API_URL: api}):
+            store = s3_bucket(server, server.bucket("benchmark"), "benchmark")
+        for number in range(options.rounds):
+            both = []
+            for block in ("", store):
+                folder = root / f"round-{number}-{'s3' if block else 'folder'}"
+                folder.mkdir()
+                recorded_runs(api)
+                both.append(rowshot(program, url, api, options.rows, options.wide, folder, log, store=block))
+            found.append(tuple(both))
+            print(both, flush=True)
+    middle = {
+        "ratio": statistics.median(stored[0] / folder[0] for folder, stored in found),
+        "command_ratio": statistics.median(stored[1] / folder[1] for folder, stored in found),
+        "folder_s": statistics.median(folder[0] for folder, _ in found),
+        "store_s": statistics.median(stored[0] for _, stored in found),
+        "client_mb": max(stored[2] for _, stored in found),
+    }
+    print(json.dumps({name: round(value, 3) for name, value in middle.items()}, indent=2))
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,8 +213,13 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=2.0)
     parser.add_argument("--wide", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--store", action="store_true", help="with an S3 beside without one")
     options = parser.parse_args()
     program = anycap_executable()
+    if options.store:
+        with tempfile.TemporaryDirectory() as name:
+            beside_a_store(options, program, Path(name))
+        return
     rounds: list[Figures] = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blocks.anycap import AnyCap
+    from blocks.cms import CmsSite
     from blocks.image_generator import ImageGenerator
     from blocks.proof import Proof
 
 _HOMES = {
     "AnyCap": "blocks.anycap",
+    "CmsSite": "blocks.cms",
     "ImageGenerator": "blocks.image_generator",
     "Proof": "blocks.proof",
 }
 
-__all__ = ["AnyCap", "ImageGenerator", "Proof"]
+__all__ = ["AnyCap", "CmsSite", "ImageGenerator", "Proof"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What can go wrong with one image, by what the caller may do next.
+"""What can go wrong with one image, by what the caller may do next: while it is made, and while it is handed on.
 
     ImageGenerationError
     ├── RetryableError            refused before any work: a new call is free
@@ -16,6 +16,15 @@
     │   └── SpoiltImage           ... a success whose bytes are of no use: paid for
     └── OutcomeUnknown            the request went out and no answer came: never repeated blindly
         └── LeftRunning           ... as its caller could wait no longer: it goes on by itself, and `recover` finds it
+
+    DeliveryError                 the image is bought; none of these ever reaches a generator again
+    ├── DeliveryUnavailable       the store, the CMS or Slack is down or asks for patience: try again, later
+    ├── DeliveryRefused           this row can't be delivered as it is; the others can
+    │   ├── MissingSku
+    │   ├── UnknownField
+    │   └── ValueNotTaken
+    └── DeliveryStopped           no row can be delivered until a person has acted
+        └── DeliveryForbidden     ... with these credentials
 
 Every error text names the mend. `kind` is what reports group by.
 """
@@ -130,3 +139,48 @@ class OutcomeUnknown(ImageGenerationError):
 
 class LeftRunning(OutcomeUnknown):
     """The caller could wait no longer and left the call to itself; a later `recover` in its folder brings the image."""
+
+
+class DeliveryError(Exception):
+    """A bought image, or the news of it, that could not be handed on; the subclass says what the caller may do."""
+
+    @property
+    def kind(self) -> str:
+        """The class's name: what a report groups failures by."""
+        return type(self).__name__
+
+
+class DeliveryUnavailable(DeliveryError):
+    """Down, out of reach, or too busy. `retry_after_s`: its own word on how long to wait, in seconds, if it gave one.
+
+    `asked` is True where it answered and only asked for patience, so that it is there and a later try will do.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, asked: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.asked = asked
+
+
+class DeliveryRefused(DeliveryError):
+    """This row can't be delivered as it is, however often it is tried."""
+
+
+class MissingSku(DeliveryRefused):
+    """The CMS has no item of this sku, or doesn't show it to this token."""
+
+
+class UnknownField(DeliveryRefused):
+    """The CMS's item has no such field: what was sent was ignored."""
+
+
+class ValueNotTaken(DeliveryRefused):
+    """The CMS refused the value, or said yes and kept another."""
+
+
+class DeliveryStopped(DeliveryError):
+    """Nothing can be delivered until a person has acted."""
+
+
+class DeliveryForbidden(DeliveryStopped):
+    """The credentials are missing, wrong, or not allowed to do this."""

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = parser({"run": run, "plan": plan, "redo": redo, "status": status, "spend": spend}).parse_args(arguments)
+    calls = {call.__name__: call for call in (run, plan, redo, status, spend, setup, check, unpublish)}
+    options = parser(calls).parse_args(arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the same as Ctrl-C
     try:
         return int(options.call(options))
@@ -52,7 +53,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 3
     except BrokenPipeError:  # such as `rowshot plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if options.call in {plan, status, spend} else 3
+        return 0 if options.call in {plan, status, spend, check} else 3
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - each command loads what it needs
 
     with prefect_server() as ready, ExitStack() as early:
-        if "/" in settings.generator:  # a block, which the server has
+        if _names_blocks(settings):
             early.enter_context(ready())
         from flows.batch.cap_check import check_caps  # noqa: PLC0415 - loaded while the server starts
         from flows.batch.plan import MANY_CHANGED, check_changed  # noqa: PLC0415 - as above
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Tell what a run would buy; starts no server."""
     settings = _settings(options)
-    if "/" in settings.generator:  # a block, which the server has
+    if _names_blocks(settings):
         from flows.tasks.server import check_server  # noqa: PLC0415 - each command loads what it needs
 
         check_server()
@@ -154,6 +155,27 @@ def spend(options: argparse.Namespace) -> int:
     return 0
 
 
+def setup(options: argparse.Namespace) -> int:
+    """Make the blocks that a .env describes."""
+    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+
+    return delivery_commands.setup(options, print)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Try each door to the outside for real."""
+    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+
+    return delivery_commands.check(options, print)
+
+
+def unpublish(options: argparse.Namespace) -> int:
+    """Put back what the CMS had before a run."""
+    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+
+    return delivery_commands.unpublish(options, print)
+
+
 def _settings(options: argparse.Namespace) -> "BatchSettings":
     from flows.batch.problems import Problem  # noqa: PLC0415 - each command loads what it needs
     from flows.batch.settings import BatchSettings  # noqa: PLC0415 - as above
@@ -197,7 +219,16 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
     from flows.tasks.generators import load_generator, source_of  # noqa: PLC0415 - as above
 
     batch_run = BatchRun.open(Request.of(settings))
+    if settings.store or settings.cms or settings.public_url:
+        from flows.tasks.doors import open_doors  # noqa: PLC0415 - a run without them doesn't pay for it
+
+        open_doors(settings, batch_run)
     return plan_batch(settings, source_of(load_generator(settings.generator)), batch_run), batch_run
+
+
+def _names_blocks(settings: "BatchSettings") -> bool:
+    """Whether only the server knows what the settings name."""
+    return "/" in settings.generator or bool(settings.store or settings.cms)
 
 
 def _print_plan(planned: "Plan") -> None:

@@ -12,11 +12,15 @@ from flows.batch.plan import check_changed, plan_batch
 from flows.batch.run import BatchRun, Request
 from flows.batch.settings import BatchSettings
 from flows.tasks.artifacts import show_plan, show_summary
+from flows.tasks.doors import check_doors, open_doors
 from flows.tasks.ending import ended, planned, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
+from flows.tasks.handing_on import handing_on
+from flows.tasks.news import News
 from flows.tasks.schedule import check_schedule
 from flows.tasks.stopping import cancelled_if_interrupted, stoppable
+from flows.tasks.upload import hand_on_reports
 
 
 @flow(
@@ -26,13 +30,15 @@ from flows.tasks.stopping import cancelled_if_interrupted, stoppable
     on_crashed=[cancelled_if_interrupted],
 )
 def generate_images(batch: BatchSettings) -> State[Any]:
-    """Read and check every row, plan, buy what isn't bought yet, and report.
+    """Read and check every row, plan, buy what isn't bought yet, hand it on, and report.
 
     Nothing is bought unless every row is good (or bad ones are to be skipped); each image is paid for once.
     """
     log = get_run_logger()
     generator = load_generator(batch.generator)
     run = BatchRun.open(Request.of(batch), flow_run.get_id() or "")
+    open_doors(batch, run)
+    news = News.of(batch.notify)
 
     plan = plan_batch(batch, source_of(generator), run)
     show_plan(plan)
@@ -45,13 +51,16 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     check_changed(batch, plan)
     if plan.to_buy:
         check_generator(generator)
+    check_doors(run)
     with stoppable(run.slots, this_run()):
         run.begin(generator.capabilities.provider, plan.batch)
         try:
-            for jobs in canary_first(batch, plan, run):
-                generate_images_of(run, generator, jobs)
+            news.begun(run, plan)
+            with handing_on(run, plan) as hand_on:
+                for jobs in canary_first(batch, plan, run):
+                    generate_images_of(run, generator, jobs, hand_on)
         finally:  # a run that is ended leaves its reports, too
-            summary = run.finish()
+            summary = news.ended(run, hand_on_reports(run, run.finish()))
     show_summary(summary)
     log.info(str(summary))
     return ended(summary)

@@ -22,6 +22,7 @@ import pytest
 
 if TYPE_CHECKING:
     from anycap_server import AnyCapServer
+    from seaweed import Seaweed
 
 REPO = Path(__file__).parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="rowshot-tests-"))
@@ -106,6 +107,12 @@ def prefect_server_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def prefect_database(prefect_server_url: str) -> Path:  # noqa: ARG001 - it is there once the server is
+    """The file of the session's Prefect server, in which it keeps all that it was told."""
+    return HOME / "server" / "prefect.db"
+
+
+@pytest.fixture
 def prefect_server(prefect_server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """API address of the session's Prefect server, which this test and every process that it starts use."""
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - most suites need no Prefect
@@ -129,6 +136,15 @@ def anycap_server(request: pytest.FixtureRequest) -> Iterator["AnyCapServer"]:
     from anycap_server import AnyCapServer  # noqa: PLC0415 - most suites need no server
 
     with AnyCapServer(**getattr(request, "param", {})) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Seaweed"]:
+    """A real S3 for the whole session, which no test stops. Buckets are the test's to make and to name."""
+    from seaweed import seaweed  # noqa: PLC0415 - most suites need no S3
+
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
 
 

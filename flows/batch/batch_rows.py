@@ -32,7 +32,10 @@ from flows.batch.rows import RowReport, Status
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one CSV into one output; `csv` is empty for a redo. Times are seconds since the epoch."""
+    """One run of one CSV into one output; `csv` is empty for a redo. Times are seconds since the epoch.
+
+    `store` and `cms` are where it hands images on to, as the ledger calls them.
+    """
 
     id: str
     output: str
@@ -43,6 +46,8 @@ class Run:
     ended_at: float | None = None
     outcome: str = "running"
     reason: str = ""
+    store: str = ""
+    cms: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class BatchRows:
             "ended_at": None,
             "outcome": run.outcome,
             "reason": "",
+            "store": run.store,
+            "cms": run.cms,
         }
         with self._database.writing() as connection:
             dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
@@ -199,4 +206,6 @@ def _run(row: Row[Any]) -> Run:
         ended_at=row.ended_at,
         outcome=row.outcome,
         reason=row.reason,
+        store=row.store,
+        cms=row.cms,
     )

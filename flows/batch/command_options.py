@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+from flows.batch.delivery_options import add_delivery_commands
+
 EPILOG = """\
 exit codes: 0 every row has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
             3 the run ended early, and the same command goes on from there
@@ -47,6 +49,7 @@ def parser(calls: Mapping[str, Call]) -> argparse.ArgumentParser:
     spent.set_defaults(call=calls["spend"])
     spent.add_argument("--by", choices=("day", "model", "template", "run"), default="day", help="default day (UTC)")
     spent.add_argument("--json", action="store_true", help="print it as JSON")
+    add_delivery_commands(commands, calls)
     _add_money(again)
     _add_output(again)
     _add_output(state)
@@ -71,6 +74,12 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add("--model", metavar="M", help="model of rows that name none (default: the template's)")
     _add_output(command)
     _add_ledger(command)
+    add("--store", metavar="BLOCK", help="an S3 bucket that images go to as well, as s3-bucket/NAME")
+    add(
+        "--public-url", metavar="TEMPLATE", help="how an image's address is made, such as https://cdn.example.com/{key}"
+    )
+    add("--cms", metavar="BLOCK", help="publish each image's address there, as cms-site/NAME")
+    add("--notify", metavar="BLOCK", help="tell when the run starts and ends, as slack-webhook/NAME")
     add("--limit", type=int, metavar="N", help="buy only the first N rows that have no image yet")
     add("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
     _add_money(command)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -58,19 +58,32 @@ class _Page:
     failures: int
 
 
-def write_contact_sheet(path: Path, report: "Report", base: str = "") -> None:
+class Links(Protocol):
+    """Links to pictures that are elsewhere than beside the sheet."""
+
+    @property
+    def until(self) -> str:
+        """When they end, for people; empty where they don't."""
+
+    def of(self, path: str) -> str:
+        """A link to the picture of a path in the output folder; empty where there is none."""
+
+
+def write_contact_sheet(path: Path, report: "Report", base: str = "", links: Links | None = None) -> None:
     """Write the sheet to `path`, and above 5,000 rows its further pages beside it (index-2.html and on).
 
-    `base` leads from the sheet's folder to the output folder, where the rows' paths begin. Pages of a longer sheet that
+    `base` leads from the sheet's folder to the output folder, where the rows' paths begin; `links`, where they are
+    given, lead elsewhere instead. Pages of a longer sheet that
     stood here before are removed. Raises OSError if a file can't be written.
     """
     parts = [report.rows[start : start + PAGE_ROWS] for start in range(0, len(report.rows), PAGE_ROWS)] or [()]
     pages = [_page(path, number, part) for number, part in enumerate(parts, start=1)]
     template = _PAGES.get_template("contact_sheet.html.jinja")
     shared = {"report": report, "pages": pages, "summary": _summary(report), "meanings": MEANINGS}
+    shared["links_end"] = links.until if links else ""
     same_as = _earlier_lines(report.rows)
     for page, part in zip(pages, parts, strict=True):
-        cards = [_card(row, base, same_as.get(row.line, 0)) for row in part]
+        cards = [_card(row, base, same_as.get(row.line, 0), links) for row in part]
         data = _script_json({"rows": cards, "meanings": MEANINGS})
         with replacing(path.with_name(page.name)) as beside:
             # Half a surrogate pair, which a provider's message may hold, is spelt out: in JSON it then is an escape.
@@ -136,7 +149,7 @@ def _earlier_lines(rows: Sequence[RowReport]) -> dict[int, int]:
     return shared
 
 
-def _card(row: RowReport, base: str, same_as: int) -> dict[str, object]:
+def _card(row: RowReport, base: str, same_as: int, links: Links | None) -> dict[str, object]:
     """What the page's script knows of a row; what is empty is left out, for the script takes missing as empty."""
     card: dict[str, object] = {
         "line": row.line,
@@ -145,9 +158,9 @@ def _card(row: RowReport, base: str, same_as: int) -> dict[str, object]:
         "status": row.status.value,
         "failure": row.status.is_failure,
         "proof": _is_proof(row),
-        "thumb": _link(base, row.thumbnail or row.path),
-        "image": _link(base, row.path),
-        "original": _link(base, row.original),
+        "thumb": links.of(row.thumbnail or row.path) if links else _link(base, row.thumbnail or row.path),
+        "image": links.of(row.path) if links else _link(base, row.path),
+        "original": "" if links else _link(base, row.original),
         "path": row.path,
         "url": _web_address(row.url),
         "model": row.model,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select, tuple_, update
 from blocks.image import Mode
 from flows.batch.batch_rows import BatchRows
 from flows.batch.budgets import Budgets
+from flows.batch.deliveries import Deliveries
 from flows.batch.files import sync
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job
@@ -39,7 +40,7 @@ class Ledger:
     """The images of all runs. Every method is one transaction, and may raise LedgerUnavailable.
 
     `calls` are those to the providers; `rows` is what it knows of runs and of the rows of their files; `budgets` are
-    the counters that caps are held against.
+    the counters that caps are held against; `deliveries` are what became of handing images on.
     """
 
     def __init__(self, database: Database) -> None:
@@ -47,6 +48,7 @@ class Ledger:
         self.calls = Calls(database)
         self.rows = BatchRows(database)
         self.budgets = Budgets(database)
+        self.deliveries = Deliveries(database)
 
     @classmethod
     def open(cls, url: str = "") -> "Ledger":
@@ -99,6 +101,17 @@ class Ledger:
         """Every output folder that has had this image."""
         with self._database.reading() as connection:
             return [place_of(row) for row in connection.execute(select(places).where(*is_image(places, key)))]
+
+    def request_ids(self, keys: Iterable[Key]) -> dict[Key, str]:
+        """The provider's handle for each of these images; empty where it gave none."""
+        wanted = set(keys)
+        found: dict[Key, str] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks({fingerprint for _, _, fingerprint in wanted}):
+                asked = select(*key_of(images), images.c.request_id).where(images.c.fingerprint.in_(chunk))
+                for row in connection.execute(asked):
+                    found[row.sku, row.template, row.fingerprint] = row.request_id
+        return {key: found[key] for key in wanted if key in found}
 
     def redos(self) -> dict[Key, tuple[str, str, str]]:
         """(sku, template, fingerprint of the row) to (fingerprint, prompt, variant) of its newest bought redo."""

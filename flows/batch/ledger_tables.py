@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Dialect, Float, Index, Integ
 from sqlalchemy.types import TypeDecorator
 
 NANO = Decimal(1_000_000_000)
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class State(StrEnum):
@@ -28,6 +28,16 @@ class State(StrEnum):
     def in_flight(self) -> bool:
         """Somebody holds the row: wait for them, or find out what became of them."""
         return self in {State.RESERVED, State.SUBMITTED}
+
+
+class Delivered(StrEnum):
+    """Where the handing on of an image stands with one destination. Nothing is noted of one that was never tried."""
+
+    STORED = "stored"
+    PUBLISHING = "publishing"
+    PUBLISHED = "published"
+    WITHDRAWN = "withdrawn"
+    FAILED = "failed"
 
 
 class Charged(StrEnum):
@@ -148,6 +158,24 @@ places = Table(
     Column("thumbnail", Text, nullable=False, default=""),
 )
 
+# What became of handing an image on, by where it was to go: a store (its bucket and folder) or a CMS. `previous` is
+# JSON of what the CMS had before, null (SQL) where that is not known; `run` is the one that put it there.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    *_key(),
+    Column("destination", String(1024), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("object_key", Text, nullable=False, default=""),
+    Column("url", Text, nullable=False, default=""),
+    Column("previous", Text),
+    Column("run", String(36), nullable=False, default=""),
+    Column("error_kind", String(64), nullable=False, default=""),
+    Column("error", Text, nullable=False, default=""),
+    Column("at", Float, nullable=False),
+    Index("deliveries_by_run", "run", "destination"),
+)
+
 rows = Table(
     "batch_rows",
     metadata,
@@ -178,6 +206,8 @@ runs = Table(
     Column("ended_at", Float),
     Column("outcome", String(16), nullable=False, default="running"),
     Column("reason", Text, nullable=False, default=""),
+    Column("store", String(1024), nullable=False, default=""),
+    Column("cms", String(1024), nullable=False, default=""),
     Index("runs_by_output", "output", "started_at"),
 )
 

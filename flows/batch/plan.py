@@ -11,13 +11,15 @@ from flows.batch.costs import price_of
 from flows.batch.jobs import Batch, Job, Source
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_images import Key, Standing
-from flows.batch.ledger_tables import State
+from flows.batch.ledger_tables import Delivered, State
 from flows.batch.prices import PriceBook, dollars_or_free
 from flows.batch.problems import NotStarted, Problem
+from flows.batch.publishing import PublishRow
 from flows.batch.row_reader import read_jobs
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.stores import OutputFolder
+from flows.batch.uploads import StoreRow
 
 MANY_CHANGED = 100
 SAMPLES = 3
@@ -37,7 +39,8 @@ class Plan:
     """A batch held against the ledger.
 
     `todo` are the jobs to take up, in the file's order: those to buy, those bought whose file isn't here yet, and those
-    whose call was cut off. `to_buy` is the part of them that will cost money.
+    whose call was cut off. `to_buy` is the part of them that will cost money. `to_store` and `to_publish` are the
+    images that are here and still have to be handed on, from that step on.
     """
 
     batch: Batch
@@ -51,6 +54,8 @@ class Plan:
     warnings: tuple[str, ...]
     comparison: Comparison | None = None
     elsewhere_usd: Mapping[str, Decimal] = field(default_factory=dict)
+    to_store: tuple[StoreRow, ...] = ()
+    to_publish: tuple[PublishRow, ...] = ()
 
     @property
     def bought(self) -> int:
@@ -73,7 +78,12 @@ class Plan:
         what = (
             f"{len(self.to_buy):,} images to buy, {dollars_or_free(self.cost_usd)}" if self.to_buy else "nothing to buy"
         )
-        return f"{self.batch.csv}: {what}, {self.bought:,} bought already"
+        later = [
+            f", {len(rows):,} to {verb}"
+            for rows, verb in ((self.to_store, "store"), (self.to_publish, "publish"))
+            if rows
+        ]
+        return f"{self.batch.csv}: {what}, {self.bought:,} bought already{''.join(later)}"
 
     @property
     def samples(self) -> tuple[Job, ...]:
@@ -118,6 +128,7 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
     costing = [job for job in batch.jobs if _costs(job, standings.get(job.key), again, is_here)]
     previous = ledger.rows.previous(run.output.name)
     changed = {job.key for job in costing if previous.get((job.sku, job.template), ("", ""))[0] == job.generator}
+    to_store, to_publish = _to_hand_on(batch.jobs, standings, is_here, run)
     states = {job.key: standings[job.key].state if job.key in standings else State.PENDING for job in batch.jobs}
     return Plan(
         batch=batch,
@@ -131,6 +142,8 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
         warnings=_warnings(to_buy, prices),
         comparison=compare(to_buy, prices),
         elsewhere_usd=bought_elsewhere(to_buy, prices),
+        to_store=tuple(to_store),
+        to_publish=tuple(to_publish),
     )
 
 
@@ -176,6 +189,30 @@ def _choose(
         ):
             todo.append(job)
     return to_buy, todo
+
+
+def _to_hand_on(
+    jobs: Sequence[Job], standings: Mapping[Key, Standing], is_here: Callable[[Job], bool], run: BatchRun
+) -> tuple[list[StoreRow], list[PublishRow]]:
+    """The images that are bought and here, and not stored as they are now; and those stored that are not published."""
+    shelf, site = run.shelf, run.site
+    if shelf is None:
+        return [], []
+    here = [job for job in jobs if job.key in standings and standings[job.key].state is State.BOUGHT and is_here(job)]
+    keys = [job.key for job in here]
+    places = run.ledger.places(keys, run.output.name)
+    stored = shelf.deliveries.standing(keys, shelf.destination)
+    published = run.ledger.deliveries.standing(keys, site.name) if site else {}
+    to_store: list[StoreRow] = []
+    to_publish: list[PublishRow] = []
+    for row in (StoreRow(job, places[job.key]) for job in here):
+        key, url = row.job.key, shelf.url(row.place.path)
+        shown = published.get(key)
+        if not shelf.has(row, stored.get(key)):
+            to_store.append(row)
+        elif site and (shown is None or shown.state is not Delivered.PUBLISHED or shown.url != url):
+            to_publish.append(PublishRow(key, row.job.sku, row.job.template, url))
+    return to_store, to_publish
 
 
 def _is_here(

@@ -22,6 +22,8 @@ def plan_json(plan: Plan, run: BatchRun) -> dict[str, Any]:
         "states": {state.value: count for state, count in sorted(plan.states.items())},
         "to_buy": len(plan.to_buy),
         "left_for_later": plan.left_for_later,
+        "to_store": len(plan.to_store),
+        "to_publish": len(plan.to_publish),
         "cost_usd": amount(plan.cost_usd),
         "unpriced": plan.unpriced,
         "costs": [{"model": cost.model, "images": cost.images, "usd": amount(cost.usd)} for cost in plan.costs],

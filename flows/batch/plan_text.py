@@ -31,6 +31,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         *((plan.states.get(state, 0), note) for state, note in NOTES.items()),
         (batch.duplicates, "equal to an earlier row, share its image"),
         (sum(1 for row in batch.rows if row.job is None), "invalid, left out"),
+        (len(plan.to_store), "bought and not in the store yet; costs nothing"),
+        (len(plan.to_publish), "stored and not published yet; costs nothing"),
     ):
         if count:
             yield f"  {count:>7,}  {what}"

@@ -30,7 +30,8 @@ from flows.batch.ledger_tables import Charged, State
 from flows.batch.owners import Owner
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.slots import RunStopped, Slots
-from flows.batch.stores import NotFetched, OutputFolder, StoreUnusable
+from flows.batch.stores import NotFetched, OutputFolder, StoreUnusable, nothing_stored
+from flows.batch.uploads import Shelf
 
 POLL_S = 1.0
 LONGEST_BACKOFF_S = 64.0
@@ -77,7 +78,7 @@ class _Tries:
 class Purchase:
     """Buys the images of one run. Used by many threads at once.
 
-    `again`: the states out of which the user allowed rows to be bought anew.
+    `again`: the states out of which the user allowed rows to be bought anew. `shelf`: the store, if there is one.
     """
 
     generator: Generator
@@ -88,6 +89,7 @@ class Purchase:
     costs: Costs
     again: frozenset[State] = frozenset()
     caps: Caps = NO_CAPS
+    shelf: Shelf | None = None
 
     def get(self, job: Job) -> Bought:
         """Have the job's image in the output folder, buying it only if it isn't bought yet.
@@ -265,12 +267,11 @@ class Purchase:
                 return place
         scratch = self.output.open_call(new_attempt_id())
         try:
-            verified, place = self.output.restore(job, held, places, scratch, self.slots.left)
+            stored = self.shelf.copy_of(job.key) if self.shelf else nothing_stored
+            verified, place = self.output.restore(job, held, places, scratch, self.slots.left, stored)
             self.ledger.restored(job.key, verified, place)
         except NotFetched as error:
-            told = (
-                f"It was bought and its file is gone. {error} Bring the file back, or buy it again with --rebuy-lost."
-            )
+            told = f"It was bought and its file is gone. {error} Bring it back, or buy it again with --rebuy-lost."
             self.ledger.lose(job.key, told)
             tries.gone = State.LOST in self.again
             if tries.gone:
@@ -281,8 +282,7 @@ class Purchase:
         return place
 
     def _finished(self, job: Job, place: Place, *, fresh: bool) -> Bought:
-        finished = self.output.finish(job, place)
-        if finished != place:
+        if (finished := self.output.finish(job, place)) != place:
             self.ledger.put_place(job.key, finished)
         return Bought(job, finished, fresh)
 

@@ -83,7 +83,7 @@ def write_report(folder: Path, report: Report, base: str = "") -> None:
 
 
 def _write_failures(path: Path, report: Report) -> None:
-    failed = [row for row in report.rows if row.status.is_failure]
+    failed = [row for row in report.rows if row.is_failure]
     if not failed:
         path.unlink(missing_ok=True)
         return

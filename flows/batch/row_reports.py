@@ -5,13 +5,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, case, exists, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    Table,
+    and_,
+    case,
+    exists,
+    literal,
+    or_,
+    select,
+)
 
-from flows.batch.ledger_tables import State, images, owners, places, rows
+from flows.batch.ledger_tables import Delivered, State, deliveries, images, owners, places, rows, runs
 from flows.batch.owners import is_alive
 from flows.batch.rows import RowReport, Status
 
 UNSETTLED = "A call was under way when its run ended. The next run finds out what became of it; that costs nothing."
+
+stored = deliveries.alias("stored")
+shown = deliveries.alias("shown")
 
 REPORTED = (
     rows.c.run,
@@ -40,6 +56,14 @@ REPORTED = (
     places.c.path,
     places.c.original,
     places.c.thumbnail,
+    runs.c.store.label("store"),
+    runs.c.cms.label("cms"),
+    stored.c.state.label("store_state"),
+    stored.c.url.label("store_url"),
+    stored.c.error_kind.label("store_error_kind"),
+    stored.c.error.label("store_error"),
+    shown.c.error_kind.label("cms_error_kind"),
+    shown.c.error.label("cms_error"),
 )
 
 
@@ -60,10 +84,22 @@ def rows_of(output: str, run: str, *wanted: Any) -> Select[Any]:
     )
     found = (
         select(*wanted)
-        .select_from(rows.outerjoin(images, same_image(rows)).outerjoin(places, here))
+        .select_from(
+            rows.outerjoin(images, same_image(rows))
+            .outerjoin(places, here)
+            .outerjoin(runs, runs.c.run == rows.c.run)
+            .outerjoin(stored, _delivered(stored, runs.c.store))
+            .outerjoin(shown, _delivered(shown, runs.c.cms))
+        )
         .where(rows.c.output == output)
     )
     return found.where(rows.c.run == run) if run else found.where(~_superseded())
+
+
+def _delivered(table: FromClause, destination: ColumnElement[str]) -> ColumnElement[bool]:
+    """The join of a row with what became of handing its image on to where its run was to."""
+    same = (table.c.fingerprint == rows.c.fingerprint, table.c.sku == rows.c.sku, table.c.template == rows.c.template)
+    return and_(*same, table.c.destination == destination)
 
 
 def _superseded() -> ColumnElement[bool]:
@@ -82,12 +118,15 @@ def living_owners(connection: Connection) -> list[str]:
 def status_now(living: list[str]) -> ColumnElement[str]:
     """A row's state as reports tell it, from the states of the row, its image and its place."""
     held = images.c.state.in_([State.RESERVED, State.SUBMITTED])
+    is_stored = or_(runs.c.store.is_(None), runs.c.store == "", stored.c.state == Delivered.STORED)
+    is_published = and_(runs.c.cms != "", shown.c.state == Delivered.PUBLISHED, shown.c.url == stored.c.url)
     return case(
         (rows.c.problem != "", literal(Status.INVALID.value)),
         (images.c.state.is_(None), literal(Status.PENDING.value)),
         (and_(images.c.state == State.SUBMITTED, images.c.owner.not_in(living)), literal(Status.UNKNOWN.value)),
         (held, literal(Status.PENDING.value)),
-        (and_(images.c.state == State.BOUGHT, places.c.path != ""), literal(Status.STORED.value)),
+        (and_(images.c.state == State.BOUGHT, is_stored, is_published), literal(Status.PUBLISHED.value)),
+        (and_(images.c.state == State.BOUGHT, places.c.path != "", is_stored), literal(Status.STORED.value)),
         else_=images.c.state,
     )
 
@@ -113,12 +152,16 @@ def report_of(row: Row[Any], columns: Sequence[str]) -> RowReport:
     if row.state is None:
         return planned
     unsettled = status is Status.UNKNOWN and row.state == State.SUBMITTED
+    undelivered = (status is Status.BOUGHT and bool(row.store)) or (status is Status.STORED and bool(row.cms))
+    kind, error = row.error_kind, row.error
+    if undelivered:
+        kind, error = _delivery_error(row, status)
     return replace(
         planned,
         path=row.path if status.has_image and row.path else "",
         original=row.original if status.has_image and row.original else "",
         thumbnail=row.thumbnail if status.has_image and row.thumbnail else "",
-        url=row.url,
+        url=(row.store_url or "") if row.store else row.url,
         attempts=row.attempts,
         paid_calls=row.paid_calls,
         credits_used=row.credits_used,
@@ -128,6 +171,14 @@ def report_of(row: Row[Any], columns: Sequence[str]) -> RowReport:
         seconds=row.seconds,
         width=row.width,
         height=row.height,
-        error_kind="OutcomeUnknown" if unsettled else row.error_kind,
-        error=UNSETTLED if unsettled else row.error,
+        error_kind="OutcomeUnknown" if unsettled else kind,
+        error=UNSETTLED if unsettled else error,
+        undelivered=undelivered,
     )
+
+
+def _delivery_error(row: Row[Any], status: Status) -> tuple[str, str]:
+    """Why a row that has its image is not where it was to go; empty where that was not tried yet."""
+    if status is Status.BOUGHT:
+        return row.store_error_kind or "", row.store_error or ""
+    return row.cms_error_kind or "", row.cms_error or ""

@@ -35,7 +35,9 @@ class RowReport:
     """All that is known of one row. Paths are relative to the output folder, with forward slashes; empty means none.
 
     `price_usd` is what the image has cost so far, all its calls together; `price_is_estimated` says it is the list
-    price and not the provider's own figure. `paid_calls` above 1 means that it was paid for more than once.
+    price and not the provider's own figure. `paid_calls` above 1 means that it was paid for more than once. `url` is
+    the image's address in the store that its run asked for, else the provider's. `undelivered`: it has its image, and
+    is not yet where its run was to hand it on to; `error` then says why.
     """
 
     line: int
@@ -61,5 +63,11 @@ class RowReport:
     height: int = 0
     error_kind: str = ""
     error: str = ""
+    undelivered: bool = False
     run: str = ""
     cells: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the row belongs in failures.csv: it has no image, or that could not be handed on."""
+        return self.status.is_failure or (self.undelivered and bool(self.error))

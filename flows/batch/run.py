@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 
 from flows.batch.batch_rows import Run
-from flows.batch.caps import NO_CAPS, Caps
 from flows.batch.costs import Costs, Dearest
 from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
@@ -19,18 +18,27 @@ from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State
 from flows.batch.prices import PriceBook, dollars, dollars_or_free
 from flows.batch.problems import LedgerUnavailable, NotStarted, Problem
+from flows.batch.publishing import Site
 from flows.batch.purchase import Generator, Purchase
 from flows.batch.report import Report, write_report
+from flows.batch.request import Request
 from flows.batch.row_reports import UNSETTLED
 from flows.batch.rows import RowReport, Status
-from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import Slots
 from flows.batch.stores import UNUSED_S, OutputFolder, StoreUnusable
+from flows.batch.uploads import Shelf
+
+__all__ = ["BatchRun", "Request", "Summary"]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. `stopped` says why it ended early, if it did; `interrupted`, whether somebody ended it."""
+    """How a run ended. `stopped` says why it ended early, if it did; `interrupted`, whether somebody ended it.
+
+    `undelivered`: rows whose image is not yet where it was to go; `delivery_stopped`: what a person must mend for that;
+    `notes`: what else was not delivered. `sheet_url`: the contact sheet in the store. `unheard`: why nobody was told of
+    the run; it changes nothing.
+    """
 
     counts: Mapping[Status, int]
     spent_usd: Decimal
@@ -38,11 +46,16 @@ class Summary:
     bought: int
     seconds: float
     failures: tuple[RowReport, ...]
-    paid_twice: int
     contact_sheet: Path
     failures_csv: Path | None
     stopped: str = ""
     interrupted: bool = False
+    undelivered: int = 0
+    delivery_stopped: str = ""
+    notes: tuple[str, ...] = ()
+    sheet_url: str = ""
+    unheard: str = ""
+    paid_twice: int = 0
 
     @property
     def images(self) -> int:
@@ -56,15 +69,18 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 every row asked for has its image; 1 some have not; 3 the run ended early."""
-        if self.stopped:
+        """0 every row asked for has its image where it was to go; 1 some have not; 3 the run ended early."""
+        if self.stopped or self.delivery_stopped:
             return 3
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.undelivered or self.notes else 0
 
     def lines(self) -> Iterator[str]:
         """How the run ended, for a terminal."""
         if self.stopped:
             yield f"Ended early: {self.stopped}"
+        if self.delivery_stopped:
+            yield f"Handing on ended early: {self.delivery_stopped}"
+        yield from filter(None, (*self.notes, self.unheard))
         cost = dollars_or_free(self.spent_usd)
         paid = f"{self.bought:,} bought now ({cost})" if self.bought or self.spent_usd else "nothing was bought now"
         doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
@@ -78,60 +94,22 @@ class Summary:
         if self.failures_csv:
             yield f"Failed rows:   {self.failures_csv}"
         yield f"Contact sheet: {self.contact_sheet}"
+        if self.sheet_url:
+            yield f"In the store:  {self.sheet_url}"
 
     def __str__(self) -> str:
         rows = sum(self.counts.values())
         rest = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n and not status.has_image)
-        return f"{self.images} of {rows} rows have their image" + (f", {rest}" if rest else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run is asked for, whether of a CSV or of a redo. `name` is what its reports are called."""
-
-    name: str
-    output: str
-    ledger: str
-    concurrency: int
-    again: frozenset[State] = frozenset()
-    caps: Caps = NO_CAPS
-    prices: str = ""
-
-    @classmethod
-    def of(cls, settings: BatchSettings) -> "Request":
-        """What these settings ask for. `again` are the states out of which the user allows rows to be bought anew."""
-        allowed = {
-            State.REJECTED: settings.retry_rejected,
-            State.UNKNOWN: settings.retry_unknown,
-            State.LOST: settings.rebuy_lost,
-        }
-        again = frozenset(state for state, yes in allowed.items() if yes)
-        return cls(
-            name=Path(settings.csv).name,
-            output=settings.output,
-            ledger=settings.ledger,
-            concurrency=settings.concurrency,
-            again=again,
-            caps=settings.caps,
-            prices=settings.prices,
-        )
-
-    @classmethod
-    def of_redo(cls, settings: RedoSettings) -> "Request":
-        """What these settings of a redo ask for."""
-        return cls(
-            name="redo",
-            output=settings.output,
-            ledger=settings.ledger,
-            concurrency=settings.concurrency,
-            caps=settings.caps,
-            prices=settings.prices,
-        )
+        later = f", {self.undelivered} of them not handed on yet" if self.undelivered else ""
+        return f"{self.images} of {rows} rows have their image{later}" + (f", {rest}" if rest else "")
 
 
 @dataclass(slots=True)
 class BatchRun:
-    """One run: what it works with, and what it has come to."""
+    """One run: what it works with, and what it has come to.
+
+    `shelf` and `site` are the store and the CMS that it hands images on to, where it was asked to.
+    """
 
     id: str
     request: Request
@@ -142,6 +120,10 @@ class BatchRun:
     started_at: float
     provider: str = ""
     columns: tuple[str, ...] = ()
+    shelf: Shelf | None = None
+    site: Site | None = None
+    delivery_stopped: str = ""
+    last_report: Report | None = None
     under_way: ExitStack = field(default_factory=ExitStack)
     dearest: Dearest = field(default_factory=Dearest)
 
@@ -168,7 +150,9 @@ class BatchRun:
         self.provider, self.columns = provider, columns
         self.output.clear_calls(self.ledger.calls.settled, 0.0 if self.ledger.is_idle() else UNUSED_S)
         self.under_way.enter_context(self.ledger.owning(self.id))
-        self.ledger.rows.begin(Run(self.id, self.output.name, csv, columns, provider, self.started_at), rows)
+        run = Run(self.id, self.output.name, csv, columns, provider, self.started_at)
+        store, cms = self.shelf.destination if self.shelf else "", self.site.name if self.site else ""
+        self.ledger.rows.begin(replace(run, store=store, cms=cms), rows)
 
     def show_bought(self, jobs: Sequence[Job]) -> None:
         """Let the output's rows show those of these images that were bought."""
@@ -190,6 +174,7 @@ class BatchRun:
                 costs=Costs(self.prices, usd_per_credit, self.dearest),
                 again=self.request.again,
                 caps=self.request.caps,
+                shelf=self.shelf,
             )
 
     def finish(self, redone: Sequence[Job] = ()) -> Summary:
@@ -227,6 +212,7 @@ class BatchRun:
         )
         try:
             write_report(self.output.root / "runs" / self._folder_name(), report, base="../../")
+            self.last_report = replace(report, rows=everything)
             write_report(self.output.root, replace(report, rows=of_csv, columns=columns, everything=everything))
         except OSError as error:
             told = f"The reports in {self.output.root} can't be written: {error}. Mend that and run the command again."
@@ -234,7 +220,9 @@ class BatchRun:
         failures = self.output.root / "failures.csv"
         return Summary(
             counts=report.counts,
-            failures=tuple(row for row in mine if row.status.is_failure),
+            failures=tuple(row for row in mine if row.is_failure),
+            undelivered=sum(row.undelivered for row in mine),
+            delivery_stopped=self.delivery_stopped,
             spent_usd=spent.usd,
             in_doubt_usd=spent.in_doubt_usd,
             bought=spent.bought,

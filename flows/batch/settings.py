@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.batch.caps import Caps, Dollars
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+BlockName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
 
 
 class BatchSettings(BaseModel):
@@ -153,6 +154,31 @@ class BatchSettings(BaseModel):
         title="Ledger",
         description="SQLAlchemy URL of the ledger of what was bought. Empty: ROWSHOT_LEDGER, else one file a user.",
         json_schema_extra={"position": 21},
+    )
+
+    store: BlockName = Field(
+        default="",
+        title="Store",
+        description="An S3 bucket that images go to as well, as s3-bucket/NAME. Empty: the output folder alone.",
+        json_schema_extra={"position": 22},
+    )
+    public_url: str = Field(
+        default="",
+        title="Public address",
+        description="How an image's address is made, such as https://cdn.example.com/{key}. Empty: a private bucket.",
+        json_schema_extra={"position": 23},
+    )
+    cms: BlockName = Field(
+        default="",
+        title="CMS",
+        description="Where each image's address is published, as cms-site/NAME. Empty: nowhere.",
+        json_schema_extra={"position": 24},
+    )
+    notify: BlockName = Field(
+        default="",
+        title="Notify",
+        description="Who is told when a run starts and ends, as slack-webhook/NAME. Empty: nobody.",
+        json_schema_extra={"position": 25},
     )
 
     @property

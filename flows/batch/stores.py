@@ -33,6 +33,11 @@ class NotFetched(Exception):
     """The provider's address brought no file."""
 
 
+def nothing_stored(_path: Path) -> str:
+    """The copy of a store where there is no store. Raises: NotFetched."""
+    raise NotFetched("There is no store.")
+
+
 class StoreUnusable(Exception):
     """The output folder can't take an image: nothing more may be bought."""
 
@@ -190,11 +195,17 @@ class OutputFolder:
         return place.finish == str(job.finish) and bool(place.path) and (self.root / place.path).is_file()
 
     def restore(
-        self, job: Job, standing: Standing, places: list[Place], scratch: Path, left: threading.Event = NEVER
+        self,
+        job: Job,
+        standing: Standing,
+        places: list[Place],
+        scratch: Path,
+        left: threading.Event = NEVER,
+        stored: Callable[[Path], str] = nothing_stored,
     ) -> tuple[VerifiedImage, Place]:
-        """Bring back a bought image without buying it: from here, from another output, or from its address.
+        """Bring back a bought image without buying it: from here, another output, the store, or the provider's address.
 
-        Raises: NotFetched where none of them has it; StoreUnusable.
+        `stored` brings the store's copy to a path. Raises: NotFetched where none of them has it; StoreUnusable.
         """
         for candidate in sorted(places, key=lambda place: place.output != self.name):
             source = Path(candidate.output) / candidate.original
@@ -206,13 +217,37 @@ class OutputFolder:
                 with self._writing():
                     return verified, self.keep(job, source, verified)
         fetched = scratch / "fetched"
+        copy = self._stored_copy(job, scratch / "stored", stored)
+        if copy is not None and copy.sha256 == standing.sha256:
+            with self._writing():
+                return copy, self.keep(job, scratch / "stored", copy)
         try:
             with self._writing():
                 fetch(standing.url, fetched, left)
                 verified = verify_image(fetched, self.thumbnail(job))
                 return verified, self.keep(job, fetched, verified)
-        except BrokenImage as error:
-            raise NotFetched(f"The provider's address holds no image any more: {error}") from error
+        except (NotFetched, BrokenImage) as error:
+            if copy is None or job.finish.changes(copy):
+                gone = "The provider's address holds no image any more: " if isinstance(error, BrokenImage) else ""
+                raise NotFetched(f"{gone}{error}") from error
+        with self._writing():
+            return copy, self._keep_finished(job, scratch / "stored", copy)
+
+    def _stored_copy(self, job: Job, path: Path, stored: Callable[[Path], str]) -> VerifiedImage | None:
+        try:
+            with self._writing():
+                digest = stored(path)
+                verified = verify_image(path, self.thumbnail(job))
+        except (NotFetched, BrokenImage):
+            return None
+        return verified if verified.sha256 == digest else None
+
+    def _keep_finished(self, job: Job, source: Path, verified: VerifiedImage) -> Place:
+        """Put back an image that was finished, whose original is gone: from now on it stands for that one too."""
+        path = image_path(job.template, job.sku, job.fingerprint, verified.extension, job.finish.suffix)
+        keep_file(source, self.root / path)
+        thumbnail = thumbnail_path(job.template, job.sku, job.fingerprint)
+        return Place(self.name, str(path), str(path), str(job.finish), str(thumbnail))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -84,6 +84,10 @@ def show_summary(summary: Summary) -> None:
     lines = [f"# {summary}", ""]
     if summary.stopped:
         lines += [f"**Ended early:** {_escaped(summary.stopped)}", ""]
+    if summary.delivery_stopped:
+        lines += [f"**Handing on ended early:** {_escaped(summary.delivery_stopped)}", ""]
+    for note in filter(None, (*summary.notes, summary.unheard)):
+        lines += [_escaped(note), ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {status} | {count} |" for status, count in summary.counts.items()]
     lines += [f"| spent | {dollars_or_free(summary.spent_usd)} |"]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import MappingProxyType
 
 import requests
@@ -19,6 +20,9 @@ import requests
 READY_S = 120.0
 STOP_S = 10.0
 READY_POLL_S = 0.1
+
+# Whether what runs now uses a server of the command's own, which has no pages and ends with the command.
+OWN_SERVER: ContextVar[bool] = ContextVar("OWN_SERVER", default=False)
 
 # By default the recorder takes one message at a time, falls behind a large run and drops what its queue can't hold.
 # pyproject.toml has the same for a server that is started in this folder.

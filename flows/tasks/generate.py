@@ -19,6 +19,7 @@ from flows.batch.purchase import Bought, Purchase
 from flows.batch.run import BatchRun
 from flows.batch.slots import RunStopped
 from flows.tasks.artifacts import Progress
+from flows.tasks.handing_on import HandOn, kept_only
 from flows.tasks.stopping import GRACE_S
 
 TRIES = 3
@@ -40,18 +41,22 @@ async def is_free_to_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool
     cache_policy=NO_CACHE,  # the ledger knows what is bought; a cache key would only cost
     persist_result=False,
 )
-def generate_image(job: Job, purchase: Purchase) -> Bought | State[Any]:
+def generate_image(job: Job, purchase: Purchase, hand_on: HandOn) -> Bought | State[Any]:
     """Have one row's image in the output folder, once; its errors say what a further try would cost."""
     try:
-        return purchase.get(job)
+        bought = purchase.get(job)
     except RunStopped as stopped:
         return Cancelled(name="NotBegun", message=f"The run was ending: {stopped}")
     except LeftRunning as left:
         return Cancelled(name="LeftRunning", message=str(left))
+    hand_on(bought)
+    return bought
 
 
-def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job]) -> None:
-    """Map the task over the jobs and follow it to the end. Each row's outcome is in the ledger.
+def generate_images_of(
+    run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job], hand_on: HandOn = kept_only
+) -> None:
+    """Map the task over the jobs and follow it to the end. Each row's outcome is in the ledger, each image handed on.
 
     Twice as many threads as calls: a row that waits to be tried again sleeps in its thread, and must not keep a slot
     from the others.
@@ -67,7 +72,9 @@ def generate_images_of(run: BatchRun, generator: ImageGenerator, jobs: Sequence[
                 if run.slots.interrupted:
                     break
                 some = list(jobs[first : first + SUBMITTED_TOGETHER])
-                images += pool.map(generate_image, {"job": some, "purchase": unmapped(purchase)})
+                images += pool.map(
+                    generate_image, {"job": some, "purchase": unmapped(purchase), "hand_on": unmapped(hand_on)}
+                )
             for _ in as_completed(images):
                 progress.add(1)
                 if run.slots.interrupted:  # rows that wait in line are dropped; those in flight are waited for below

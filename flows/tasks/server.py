@@ -21,7 +21,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows.batch.problems import NotStarted, Problem
-from flows.tasks.embedded_server import EmbeddedServer, ServerNotStarted, embedded_server
+from flows.tasks.embedded_server import OWN_SERVER, EmbeddedServer, ServerNotStarted, embedded_server
 
 ANSWER_S = 10
 LAST_WORDS_S = 120
@@ -65,8 +65,12 @@ def _using(server: EmbeddedServer) -> Iterator[None]:
         server.wait()
     except ServerNotStarted as error:
         raise NotStarted([Problem("There is no Prefect server.", str(error))]) from error
-    with temporary_settings({PREFECT_API_URL: server.url}), _telling(server.url):
-        yield
+    own = OWN_SERVER.set(True)
+    try:
+        with temporary_settings({PREFECT_API_URL: server.url}), _telling(server.url):
+            yield
+    finally:
+        OWN_SERVER.reset(own)
 
 
 @contextmanager

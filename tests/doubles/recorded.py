@@ -11,6 +11,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.responses import DeploymentResponse
@@ -56,6 +58,12 @@ class Recorded:
                 artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
             )
         return {artifact.key or "": artifact for artifact in found}
+
+    def logs(self, flow_run: UUID) -> list[str]:
+        """What a flow run and its task runs have logged."""
+        of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run]))
+        with self._client() as client:
+            return [log.message for log in client.read_logs(log_filter=of_run, limit=PAGE)]
 
     def deployment(self, name: str) -> DeploymentResponse:
         """The deployment of this name, `flow/deployment`."""

@@ -1,0 +1,75 @@
+"""Where a bucket is and who writes to it, and the boto3 client made of that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+CONNECT_TIMEOUT_S: Final = 5
+READ_TIMEOUT_S: Final = 60
+
+
+@dataclass(frozen=True)
+class S3Account:
+    """Where a bucket is and who writes to it. What is empty is found where boto3 finds it (environment, role, ...)."""
+
+    bucket: str
+    folder: str = ""
+    access_key_id: str = field(default="", repr=False)
+    secret_access_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    profile: str = ""
+    region: str = ""
+    endpoint: str = ""
+    role_arn: str = ""
+    role_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    client_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def without_password(address: str) -> str:
+    """An address without a user and a password, for people and the ledger to see."""
+    if "@" not in address:
+        return address
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def open_client(account: S3Account) -> Any:
+    """A client for this account, to be shared by all threads. Raises what boto3 raises."""
+    import boto3  # noqa: PLC0415 - a run without a store must not pay for loading it
+    from botocore.config import Config  # noqa: PLC0415 - as above
+
+    session = boto3.Session(
+        aws_access_key_id=account.access_key_id or None,
+        aws_secret_access_key=account.secret_access_key or None,
+        aws_session_token=account.session_token or None,
+        profile_name=account.profile or None,
+        region_name=account.region or None,
+    )
+    if account.role_arn:
+        role = {"RoleSessionName": "rowshot", **account.role_options, "RoleArn": account.role_arn}
+        lent = session.client("sts").assume_role(**role)["Credentials"]
+        session = boto3.Session(
+            aws_access_key_id=lent["AccessKeyId"],
+            aws_secret_access_key=lent["SecretAccessKey"],
+            aws_session_token=lent["SessionToken"],
+            region_name=account.region or None,
+        )
+    own_server = bool(account.endpoint)
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=16,
+        retries={"mode": "standard", "total_max_attempts": 2},  # the rest is for the task to repeat
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",  # Content-MD5 guards the bytes, and every S3 knows it
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if own_server else "auto"},
+    ).merge(Config(**account.config) if account.config else Config())
+    options = dict(account.client_options)
+    if own_server:
+        options["endpoint_url"] = account.endpoint
+        if not session.region_name:
+            options["region_name"] = "us-east-1"  # what a server of one's own signs with, unless told otherwise
+    return session.client("s3", config=config, **options)

@@ -1,0 +1,171 @@
+"""What became of handing images on: kept in the ledger, so that a rerun goes on where it stopped.
+
+A destination is a store (S3Store.destination, such as "s3://bucket/folder") or a CMS (its name, such as
+"cms-site/shop"). Each method is one transaction, for a whole block of images, and may raise LedgerUnavailable.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from blocks.errors import DeliveryError
+from flows.batch.ledger_database import Database
+from flows.batch.ledger_images import Key, chunks, this, this_image
+from flows.batch.ledger_tables import Delivered, deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one image stands with one destination.
+
+    `url` is the object's public address (a store) or the address that the CMS shows. `previous` is what the CMS had
+    before, any JSON value; `run` is the run that put ours there.
+    """
+
+    key: Key
+    destination: str
+    state: Delivered
+    object_key: str = ""
+    url: str = ""
+    previous: Any = None
+    run: str = ""
+    error_kind: str = ""
+    error: str = ""
+    at: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the image is where it was to go."""
+        return self.state in {Delivered.STORED, Delivered.PUBLISHED}
+
+
+_THIS = (*this_image(deliveries), deliveries.c.destination == bindparam("this_destination"))
+_DROP = delete(deliveries).where(*_THIS)
+_NEW = insert(deliveries)
+
+
+class Deliveries:
+    """The ledger's table of deliveries: `ledger.deliveries`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def standing(self, keys: Iterable[Key], destination: str) -> dict[Key, Delivery]:
+        """How these images stand with a destination; those that it was never tried with are left out."""
+        wanted = set(keys)
+        found: dict[Key, Delivery] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks(sorted({fingerprint for _, _, fingerprint in wanted})):
+                here = (deliveries.c.destination == destination, deliveries.c.fingerprint.in_(chunk))
+                for row in connection.execute(select(deliveries).where(*here)):
+                    delivery = _delivery(row)
+                    if delivery.key in wanted:
+                        found[delivery.key] = delivery
+        return found
+
+    def stored(self, destination: str, objects: Mapping[Key, tuple[str, str]]) -> None:
+        """These images are in a store: each one's (object key, public address; "" where it has none)."""
+        self._put(
+            destination,
+            {
+                key: {"state": Delivered.STORED, "object_key": object_key, "url": url}
+                for key, (object_key, url) in objects.items()
+            },
+        )
+
+    def publishing(self, destination: str, run: str, values: Mapping[Key, tuple[str, Any]]) -> None:
+        """A CMS is about to be told: each image's (new address, what the CMS has now).
+
+        Noted before the request goes out, so that what was there is known whatever happens then.
+        """
+        self._put(
+            destination,
+            {
+                key: {"state": Delivered.PUBLISHING, "url": url, "previous": json.dumps(previous), "run": run}
+                for key, (url, previous) in values.items()
+            },
+        )
+
+    def published(self, destination: str, keys: Iterable[Key]) -> None:
+        """A CMS shows the addresses that `publishing` has noted."""
+        self._change(destination, keys, {"state": Delivered.PUBLISHED, "error_kind": "", "error": ""})
+
+    def withdrawn(self, destination: str, keys: Iterable[Key]) -> None:
+        """A CMS shows again what it did before: unpublished."""
+        self._change(destination, keys, {"state": Delivered.WITHDRAWN, "error_kind": "", "error": ""})
+
+    def failed(self, destination: str, errors: Mapping[Key, DeliveryError]) -> None:
+        """These images could not be delivered, each for its own reason; a later run tries again."""
+        what: dict[Key, dict[str, Any]] = {
+            key: {"state": Delivered.FAILED, "error_kind": error.kind, "error": str(error)}
+            for key, error in errors.items()
+        }
+
+        def work(connection: Connection) -> None:
+            for key, values in what.items():
+                mine = {**this(key), "this_destination": destination}
+                now = {**values, "at": time.time()}
+                if not connection.execute(update(deliveries).where(*_THIS), {**mine, **now}).rowcount:
+                    _insert(connection, key, destination, now)
+
+        self._write(work, what)
+
+    def published_by(self, run: str) -> Sequence[Delivery]:
+        """What a run has published, in every CMS, the newest first; what is withdrawn again is left out.
+
+        One that is only `publishing`, or has failed, is in it too: its request may have arrived all the same.
+        """
+        ours = (deliveries.c.run == run, deliveries.c.state != Delivered.WITHDRAWN)
+        with self._database.reading() as connection:
+            rows = connection.execute(select(deliveries).where(*ours).order_by(deliveries.c.at.desc()))
+            return [_delivery(row) for row in rows]
+
+    def _put(self, destination: str, values: Mapping[Key, dict[str, Any]]) -> None:
+        def work(connection: Connection) -> None:
+            for key, new in values.items():
+                connection.execute(_DROP, {**this(key), "this_destination": destination})
+                _insert(connection, key, destination, {**new, "at": time.time()})
+
+        self._write(work, values)
+
+    def _change(self, destination: str, keys: Iterable[Key], values: Mapping[str, Any]) -> None:
+        mine = list(keys)
+
+        def work(connection: Connection) -> None:
+            for key in mine:
+                now = {**this(key), "this_destination": destination, **values, "at": time.time()}
+                connection.execute(update(deliveries).where(*_THIS), now)
+
+        self._write(work, mine)
+
+    def _write(self, work: Callable[[Connection], None], what: Any) -> None:
+        if what:
+            self._database.write(work)
+
+
+def _insert(connection: Connection, key: Key, destination: str, values: Mapping[str, Any]) -> None:
+    sku, template, fingerprint = key
+    image = {"sku": sku, "template": template, "fingerprint": fingerprint, "destination": destination}
+    connection.execute(_NEW, {"object_key": "", "url": "", "previous": None, "run": "", **image, **_NO_ERROR, **values})
+
+
+_NO_ERROR = {"error_kind": "", "error": ""}
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        key=(row.sku, row.template, row.fingerprint),
+        destination=row.destination,
+        state=Delivered(row.state),
+        object_key=row.object_key,
+        url=row.url,
+        previous=None if row.previous is None else json.loads(row.previous),
+        run=row.run,
+        error_kind=row.error_kind,
+        error=row.error,
+        at=row.at,
+    )

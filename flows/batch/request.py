@@ -1,0 +1,52 @@
+"""What a run is asked for, of a CSV or of images to be made again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.batch.caps import NO_CAPS, Caps
+from flows.batch.ledger_tables import State
+from flows.batch.settings import BatchSettings, RedoSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked for, whether of a CSV or of a redo. `name` is what its reports are called."""
+
+    name: str
+    output: str
+    ledger: str
+    concurrency: int
+    again: frozenset[State] = frozenset()
+    caps: Caps = NO_CAPS
+    prices: str = ""
+
+    @classmethod
+    def of(cls, settings: BatchSettings) -> "Request":
+        """What these settings ask for. `again` are the states out of which the user allows rows to be bought anew."""
+        allowed = {
+            State.REJECTED: settings.retry_rejected,
+            State.UNKNOWN: settings.retry_unknown,
+            State.LOST: settings.rebuy_lost,
+        }
+        again = frozenset(state for state, yes in allowed.items() if yes)
+        return cls(
+            name=Path(settings.csv).name,
+            output=settings.output,
+            ledger=settings.ledger,
+            concurrency=settings.concurrency,
+            again=again,
+            caps=settings.caps,
+            prices=settings.prices,
+        )
+
+    @classmethod
+    def of_redo(cls, settings: RedoSettings) -> "Request":
+        """What these settings of a redo ask for."""
+        return cls(
+            name="redo",
+            output=settings.output,
+            ledger=settings.ledger,
+            concurrency=settings.concurrency,
+            caps=settings.caps,
+            prices=settings.prices,
+        )
