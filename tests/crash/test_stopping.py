@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,7 +100,7 @@ def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
     """
     with ExitStack() as stack:
         servers = {
-            way: stack.enter_context(AnyCapServer(delay_s=3.0, faults={f"#{sku}#": [hang(30.0)] for sku in SLOW}))
+            way: stack.enter_context(AnyCapServer(delay_s=3.0, faults={f"#{sku}#": [hang(300.0)] for sku in SLOW}))
             for way in places
         }
         variables = {way: anycap_variables(servers[way], places[way]) for way in places}
@@ -136,6 +137,8 @@ def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
 
         for way, folder in places.items():
             servers[way].delay_s = 0.0
+            later = threading.Timer(6.0, servers[way].hurry.set)  # the next run is waiting for the slow ones by then
+            later.start()
             output = ("--output", str(folder / "output"))
             again = rowshot_here(folder, "run", f"{way}.csv", *options, *output, **variables[way])
             assert again.returncode == 0, again

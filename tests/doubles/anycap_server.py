@@ -73,7 +73,7 @@ class AnyCapServer:
 
     `faults`: a marker in the prompt to the faults that its calls meet, one after the other; then all is well.
     `credit`: the balance in credits, None for no limit; it may be set while the server runs. `delay_s`: how long a
-    picture takes. `calls`, `charges` (in credits) and `downloads` count by prompt; `bodies` keeps the requests.
+    picture takes; once `hurry` is set nothing waits any more. `calls`, `charges` (in credits) and `downloads` count by prompt; `bodies` keeps the requests.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class AnyCapServer:
         self.telemetry: list[dict[str, Any]] = []
         self.max_in_flight = 0
         self.pictures = Pictures(size)
-        self.closing = threading.Event()
+        self.hurry = threading.Event()
         self._faults = {marker: list(some) for marker, some in (faults or {}).items()}
         self._sold: dict[str, Sold] = {}
         self._fetched: Counter[str] = Counter()
@@ -121,7 +121,7 @@ class AnyCapServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.closing.set()
+        self.hurry.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -259,7 +259,7 @@ class _Wire(BaseHTTPRequestHandler):
                 self._text(status, '{"error":"INSUFFICIENT_CREDIT","message":"insufficient credit"}')
                 return
             if fault.body is None:
-                app.closing.wait(fault.delay_s or (0 if fault.drop else app.delay_s))
+                app.hurry.wait(fault.delay_s or (0 if fault.drop else app.delay_s))
             status = fault.status
             if fault.drop:
                 self.close_connection = True
