@@ -6,7 +6,7 @@ reaches the generator: an image is bought before it is handed on, and what could
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -16,10 +16,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from prefect import Task, get_run_logger
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks.errors import DeliveryError, DeliveryStopped, DeliveryUnavailable
+from flows.batch.deliveries import Delivery
+from flows.batch.ledger_images import Key
 from flows.batch.plan import Plan
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.publishing import PublishRow
@@ -27,7 +30,7 @@ from flows.batch.purchase import Bought
 from flows.batch.run import BatchRun
 from flows.batch.uploads import StoreRow
 from flows.tasks.publish import publish_to_cms
-from flows.tasks.upload import upload_images
+from flows.tasks.upload import DELAYS_S, upload_images
 
 BLOCK = 50
 AT_ONCE = 4
@@ -108,7 +111,10 @@ class HandingOn:
         told: Callable[[Sequence[PublishRow]], None] = kept_only
         if run.site:
             to_cms = {"site": run.site, "deliveries": run.ledger.deliveries, "run": run.id, "left": run.slots.left}
-            publishing = _Way(publish_to_cms, to_cms, run.site.name, cms)
+            patient = publish_to_cms.with_options(
+                retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S, retry_condition_fn=self._may_retry
+            )
+            publishing = _Way(patient, to_cms, run.site.name, cms)
             self._ways.append(publishing)
             self._publishing = publishing
 
@@ -171,6 +177,18 @@ class HandingOn:
             future = way.pool.submit(way.task, {"rows": block, **way.parameters})
             future.add_done_callback(partial(self._ended, way, block))
 
+    def _has(self, row: StoreRow | PublishRow, known: Mapping[Key, Delivery]) -> bool:
+        """Whether a row of a block that failed arrived all the same."""
+        delivery = known.get(_key(row))
+        if isinstance(row, StoreRow):
+            return self._run.shelf is not None and self._run.shelf.has(row, delivery)
+        return delivery is not None and delivery.is_done and delivery.url == row.url
+
+    async def _may_retry(self, _task: Any, _run: TaskRun, state: State[Any]) -> bool:
+        """Whether a later try may bring rows home; a run that is ended waits for none."""
+        told = await state.aresult(raise_on_failure=False)
+        return isinstance(told, DeliveryUnavailable) and not self._run.slots.interrupted
+
     def _ended(self, way: _Way, block: Sequence[Any], future: PrefectFuture[Any]) -> None:
         self._inbox.put(_Ended(way, block, future))
 
@@ -201,14 +219,17 @@ class HandingOn:
         """Note why images are not delivered; those that were merely not begun say nothing."""
         if way.over is None or not way.waiting:
             return
-        keys = {row.job.key if isinstance(row, StoreRow) else row.key for row in way.waiting}
         try:
             deliveries = self._run.ledger.deliveries
-            known = deliveries.standing(keys, way.destination)
-            open_keys = [key for key in keys if key not in known or not known[key].is_done]
-            deliveries.failed(way.destination, dict.fromkeys(open_keys, way.over))
+            known = deliveries.standing(map(_key, way.waiting), way.destination)
+            late = [row for row in way.waiting if not self._has(row, known)]
+            deliveries.failed(way.destination, dict.fromkeys(map(_key, late), way.over))
         except LedgerUnavailable as error:
             self._run.slots.stop(error)
+
+
+def _key(row: StoreRow | PublishRow) -> Key:
+    return row.job.key if isinstance(row, StoreRow) else row.key
 
 
 def _outcome(future: PrefectFuture[Any]) -> BaseException | None:

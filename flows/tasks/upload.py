@@ -15,7 +15,7 @@ from flows.batch.stored_reports import upload_reports
 from flows.batch.uploads import RunEnded, StoreRow, upload_rows
 
 # About a minute in all. None is long, for a run that is ended waits for a retry that sleeps.
-DELAYS_S = [1, 2, 4, 8, 8, 8, 8, 8, 8]
+DELAYS_S: list[float] = [1, 2, 4, 8, 8, 8, 8, 8, 8]
 
 
 async def is_worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:

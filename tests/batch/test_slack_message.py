@@ -62,6 +62,16 @@ def test_any_number_of_failures_fits(count: int) -> None:
         assert "more kinds, in failures.csv" in json.dumps(message)
 
 
+def test_only_the_commonest_kinds_are_told() -> None:
+    """Ten kinds of failures, those with the most rows, and how many there are besides."""
+    failures = [failed(number, f"Kind{kind:02}") for kind in range(30) for number in range(kind + 1)]
+    text = json.dumps(end_message("products.csv", ended(*failures), Links()), ensure_ascii=False)
+    assert "*465 rows failed*\\n• 30 × Kind29, e.g. line 0, KR-0: No picture came." in text
+    assert "• 21 × Kind20" in text
+    assert "Kind19" not in text
+    assert "… and 20 more kinds, in failures.csv" in text
+
+
 def test_what_was_not_handed_on_is_told() -> None:
     """Rows that are bought and not published, and what a person must mend for that, are no success."""
     summary = replace(ended(), undelivered=2, delivery_stopped="The token is refused.", notes=("&" * 5000,) * 60)

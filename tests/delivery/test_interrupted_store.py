@@ -115,3 +115,25 @@ def test_credentials_that_are_revoked_under_way(
     again = rowshot_here(tmp_path, *arguments(block), **variables)
     assert again.returncode == 0, again
     assert set(anycap_server.charges.values()) == {1}
+
+
+def test_a_store_that_stays_down(tmp_path: Path, own_server: Seaweed, anycap_server: AnyCapServer) -> None:
+    """Nobody waits for ever: after about a minute of tries the run ends with exit 1, and a rerun stores what it has."""
+    block = s3_bucket(own_server, "shop", f"down-{tmp_path.name}".replace("_", "-"))
+    write_csv(tmp_path / "shop.csv", [f"s{number}" for number in range(ROWS)])
+    variables = anycap_variables(anycap_server, tmp_path)
+    with start_rowshot(tmp_path, *arguments(block), **variables) as ran:
+        wait_for(1, anycap_server)
+        own_server.stop()
+        told, _ = ran.communicate(timeout=150)
+    assert ran.returncode == 1, told
+    assert f"{ROWS} of {ROWS} rows have their image" in told
+    assert "not handed on yet" in told
+    assert "DeliveryUnavailable" in told
+    rows = by_sku(tmp_path / "output/failures.csv")
+    assert {"can't be reached" in row["rowshot_error"] for row in rows.values()} == {True}
+    own_server.start()
+    again = rowshot_here(tmp_path, *arguments(block), **variables)
+    assert again.returncode == 0, again
+    assert anycap_server.counts()["charges"] == ROWS
+    assert not (tmp_path / "output/failures.csv").exists()
