@@ -237,6 +237,8 @@ def test_a_plan_as_json_has_its_keys_and_exact_amounts(batch: SmallBatch) -> Non
     samples, comparison = found.pop("samples"), found.pop("comparison")
     warnings = found.pop("warnings")
     assert found == {
+        "to_publish": 0,
+        "to_store": 0,
         "csv": "products.csv", "rows": 4, "images": 3, "new": 3, "changed": 0, "duplicates": 1, "invalid": 0,
         "states": {"pending": 3}, "to_buy": 3, "left_for_later": 0, "cost_usd": "0.020", "unpriced": 1,
         "costs": [
