@@ -73,8 +73,8 @@ class AnyCapServer:
 
     `faults`: a marker in the prompt to the faults that its calls meet, one after the other; then all is well.
     `credit`: the balance in credits, None for no limit; it may be set while the server runs. `delay_s`: how long a
-    picture takes; once `hurry` is set nothing waits any more. `calls`, `charges` (in credits) and `downloads`
-    count by prompt; `bodies` keeps the requests.
+    picture takes; once `hurry` is set nothing waits any more. `calls`, `charges` (in credits) and `downloads` count by
+    prompt; `bodies` keeps the requests.
     """
 
     def __init__(
