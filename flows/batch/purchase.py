@@ -287,11 +287,9 @@ class Purchase:
         return Bought(job, finished, fresh)
 
     def _request(self, attempt: Attempt) -> ImageRequest:
-        job = attempt.job
-        note: Callable[[ChildProcess], None] = partial(self.ledger.calls.note_child, attempt.id)
-        return ImageRequest(
-            job.sku, job.prompt, job.model, attempt.folder, job.mode, job.params, on_child=note, left=self.slots.left
-        )
+        job, note = attempt.job, partial(self.ledger.calls.note_child, attempt.id)
+        asked = (job.sku, job.prompt, job.model, attempt.folder, job.mode, job.params)
+        return ImageRequest(*asked, on_child=note, left=self.slots.left)
 
     def _close(self, attempt: Attempt, state: State, charged: Charged, error: ImageGenerationError) -> None:
         used = error.credits_used if isinstance(error, NoImage) else None
