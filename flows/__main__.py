@@ -120,7 +120,8 @@ def redo(options: argparse.Namespace) -> int:
     with prefect_server() as ready:
         from flows.batch.progress import shown  # noqa: PLC0415 - loaded while the server starts
         from flows.batch.redo import find_redo  # noqa: PLC0415 - as above
-        from flows.batch.run import BatchRun, Request  # noqa: PLC0415 - as above
+        from flows.batch.request import Request  # noqa: PLC0415 - as above
+        from flows.batch.run import BatchRun  # noqa: PLC0415 - as above
         from flows.redo_images import redo_images  # noqa: PLC0415 - as above
 
         batch_run = BatchRun.open(Request.of_redo(settings))
@@ -215,7 +216,8 @@ def _checked(kind: "type[Settings]", given: dict[str, Any]) -> "Settings":
 
 def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
     from flows.batch.plan import plan_batch  # noqa: PLC0415 - loaded while the server starts
-    from flows.batch.run import BatchRun, Request  # noqa: PLC0415 - as above
+    from flows.batch.request import Request  # noqa: PLC0415 - as above
+    from flows.batch.run import BatchRun  # noqa: PLC0415 - as above
     from flows.tasks.generators import load_generator, source_of  # noqa: PLC0415 - as above
 
     batch_run = BatchRun.open(Request.of(settings))
@@ -265,7 +267,7 @@ def _ended(flow: "Callable[[], State[Any]]") -> int:
     """Run a flow and print how it ended; gives the exit code."""
     from prefect.exceptions import Abort  # noqa: PLC0415 - each command loads what it needs
 
-    from flows.batch.run import Summary  # noqa: PLC0415 - as above
+    from flows.batch.summary import Summary  # noqa: PLC0415 - as above
     from flows.tasks.ending import summaries  # noqa: PLC0415 - as above
     from flows.tasks.stopping import UNREACHABLE  # noqa: PLC0415 - as above
 

@@ -9,7 +9,8 @@ from prefect.runtime import flow_run
 from flows.batch.canary import canary_first
 from flows.batch.cap_check import check_caps
 from flows.batch.plan import check_changed, plan_batch
-from flows.batch.run import BatchRun, Request
+from flows.batch.request import Request
+from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.tasks.artifacts import show_plan, show_summary
 from flows.tasks.doors import check_doors, open_doors

@@ -8,7 +8,8 @@ from prefect.runtime import flow_run
 
 from flows.batch.cap_check import check_caps
 from flows.batch.redo import find_redo, redo_jobs
-from flows.batch.run import BatchRun, Request
+from flows.batch.request import Request
+from flows.batch.run import BatchRun
 from flows.batch.settings import RedoSettings
 from flows.tasks.artifacts import show_summary
 from flows.tasks.ending import ended, this_run

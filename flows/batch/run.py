@@ -2,8 +2,7 @@
 
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State
-from flows.batch.prices import PriceBook, dollars, dollars_or_free
+from flows.batch.prices import PriceBook
 from flows.batch.problems import LedgerUnavailable, NotStarted, Problem
 from flows.batch.publishing import Site
 from flows.batch.purchase import Generator, Purchase
@@ -26,82 +25,8 @@ from flows.batch.row_reports import UNSETTLED
 from flows.batch.rows import RowReport, Status
 from flows.batch.slots import Slots
 from flows.batch.stores import UNUSED_S, OutputFolder, StoreUnusable
+from flows.batch.summary import Summary
 from flows.batch.uploads import Shelf
-
-__all__ = ["BatchRun", "Request", "Summary"]
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How a run ended. `stopped` says why it ended early, if it did; `interrupted`, whether somebody ended it.
-
-    `undelivered`: rows whose image is not yet where it was to go; `delivery_stopped`: what a person must mend for that;
-    `notes`: what else was not delivered. `sheet_url`: the contact sheet in the store. `unheard`: why nobody was told of
-    the run; it changes nothing.
-    """
-
-    counts: Mapping[Status, int]
-    spent_usd: Decimal
-    in_doubt_usd: Decimal
-    bought: int
-    seconds: float
-    failures: tuple[RowReport, ...]
-    contact_sheet: Path
-    failures_csv: Path | None
-    stopped: str = ""
-    interrupted: bool = False
-    undelivered: int = 0
-    delivery_stopped: str = ""
-    notes: tuple[str, ...] = ()
-    sheet_url: str = ""
-    unheard: str = ""
-    paid_twice: int = 0
-
-    @property
-    def images(self) -> int:
-        """Rows that have their image."""
-        return sum(count for status, count in self.counts.items() if status.has_image)
-
-    @property
-    def failed(self) -> int:
-        """Rows that were refused, failed, or are in doubt."""
-        return sum(count for status, count in self.counts.items() if status.is_failure)
-
-    @property
-    def exit_code(self) -> int:
-        """0 every row asked for has its image where it was to go; 1 some have not; 3 the run ended early."""
-        if self.stopped or self.delivery_stopped:
-            return 3
-        return 1 if self.failed or self.undelivered or self.notes else 0
-
-    def lines(self) -> Iterator[str]:
-        """How the run ended, for a terminal."""
-        if self.stopped:
-            yield f"Ended early: {self.stopped}"
-        if self.delivery_stopped:
-            yield f"Handing on ended early: {self.delivery_stopped}"
-        yield from filter(None, (*self.notes, self.unheard))
-        cost = dollars_or_free(self.spent_usd)
-        paid = f"{self.bought:,} bought now ({cost})" if self.bought or self.spent_usd else "nothing was bought now"
-        doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
-        yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
-        kinds = Counter(row.error_kind for row in self.failures)
-        for kind, count in kinds.most_common():
-            example = next(row for row in self.failures if row.error_kind == kind)
-            yield f"  {count:>5,}  {kind}, e.g. line {example.line}, {example.sku}: {example.error[:200]}"
-        if self.paid_twice:
-            yield f"  {self.paid_twice:>5,}  paid for more than once, for a call that brought nothing usable"
-        if self.failures_csv:
-            yield f"Failed rows:   {self.failures_csv}"
-        yield f"Contact sheet: {self.contact_sheet}"
-        if self.sheet_url:
-            yield f"In the store:  {self.sheet_url}"
-
-    def __str__(self) -> str:
-        rows = sum(self.counts.values())
-        rest = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n and not status.has_image)
-        later = f", {self.undelivered} of them not handed on yet" if self.undelivered else ""
-        return f"{self.images} of {rows} rows have their image{later}" + (f", {rest}" if rest else "")
 
 
 @dataclass(slots=True)

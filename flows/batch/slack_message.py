@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flows.batch.prices import dollars, dollars_or_free
-from flows.batch.run import Summary
+from flows.batch.summary import Summary
 
 Message = dict[str, Any]
 

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from flows.batch.comparison import SIZES, Comparison
 from flows.batch.plan import Plan
 from flows.batch.prices import dollars, dollars_or_free
-from flows.batch.run import Summary
+from flows.batch.summary import Summary
 from flows.tasks.stopping import UNREACHABLE
 
 EVERY_S = 5.0

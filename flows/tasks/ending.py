@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.batch.plan import Plan
-from flows.batch.run import Summary
+from flows.batch.summary import Summary
 from flows.tasks.stopping import is_cancelled
 
 # Where a command that has called the flow finds how it ended, be the server there to take the state or not.

@@ -7,8 +7,9 @@ from prefect.blocks.notifications import SlackWebhook
 from prefect.runtime import flow_run
 
 from flows.batch.plan import Plan
-from flows.batch.run import BatchRun, Summary
+from flows.batch.run import BatchRun
 from flows.batch.slack_message import Links, Picture, end_message, start_message
+from flows.batch.summary import Summary
 from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.notify import load_webhook, tell_slack
 

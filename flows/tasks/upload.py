@@ -10,8 +10,9 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from blocks.errors import DeliveryUnavailable
 from flows.batch.publishing import PublishRow
-from flows.batch.run import BatchRun, Summary
+from flows.batch.run import BatchRun
 from flows.batch.stored_reports import upload_reports
+from flows.batch.summary import Summary
 from flows.batch.uploads import RunEnded, StoreRow, upload_rows
 
 # About a minute in all. None is long, for a run that is ended waits for a retry that sleeps.

@@ -33,8 +33,9 @@ from flows.batch.ledger_tables import Charged, State, attempts, budgets, day_sco
 from flows.batch.owners import Owner
 from flows.batch.problems import NotStarted
 from flows.batch.redo import find_redo, redo_jobs
+from flows.batch.request import Request
 from flows.batch.rows import Status
-from flows.batch.run import BatchRun, Request
+from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import RunStopped
 

@@ -20,7 +20,8 @@ from flows.batch.plan_json import plan_json
 from flows.batch.plan_text import plan_lines
 from flows.batch.prices import COLUMNS, PriceBook
 from flows.batch.problems import NotStarted
-from flows.batch.run import BatchRun, Request
+from flows.batch.request import Request
+from flows.batch.run import BatchRun
 
 HEADER = ",".join(COLUMNS)
 MIXED = "sku,name,color,template\nA,Shirt,blue,\nB,Cap,red,product_hero\nC,Bag,red,\n"

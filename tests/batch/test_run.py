@@ -11,8 +11,9 @@ from blocks.errors import ContentRejected, InsufficientCredit, NoImage, OutcomeU
 from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted
 from flows.batch.report import MANIFEST_COLUMNS
+from flows.batch.request import Request
 from flows.batch.rows import Status
-from flows.batch.run import BatchRun, Request
+from flows.batch.run import BatchRun
 
 TEXT = (
     "sku,name,color,note\n"

@@ -7,8 +7,8 @@ import pytest
 from slack_server import invalid
 
 from flows.batch.rows import RowReport, Status
-from flows.batch.run import Summary
 from flows.batch.slack_message import Links, Picture, end_message, is_public, start_message, without_pictures
+from flows.batch.summary import Summary
 
 NASTY = "<!channel> & <http://evil.example|click> *bold*"
 

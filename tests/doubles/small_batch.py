@@ -32,11 +32,13 @@ from flows.batch.prices import Price, PriceBook
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Purchase, Standstill
 from flows.batch.redo import find_redo, redo_jobs
+from flows.batch.request import Request
 from flows.batch.rows import RowReport
-from flows.batch.run import BatchRun, Request, Summary
+from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import RunStopped
 from flows.batch.stores import StoreUnusable
+from flows.batch.summary import Summary
 
 MODELS = frozenset({"nano-banana-2", "seedream-5"})
 SOURCE = Source(Capabilities("anycap", MODELS))
