@@ -1,14 +1,13 @@
 """The rowshot command: parse, call the flow, print."""
 
 import argparse
-import csv
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from flows.batch.command_options import parser
 from flows.batch.problems import LedgerUnavailable, NotStarted
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
 
     from flows.batch.plan import Plan
     from flows.batch.run import BatchRun
-    from flows.batch.settings import BatchSettings, RedoSettings
+    from flows.batch.settings import BatchSettings
 
-Settings = TypeVar("Settings", "BatchSettings", "RedoSettings")
 
 MOST_PROBLEMS = 50
 
@@ -62,8 +60,10 @@ def run(options: argparse.Namespace) -> int:
     """Buy what a CSV asks for and isn't bought yet."""
     if options.dry_run:
         return plan(options)
-    settings = _settings(options)
-    from flows.tasks.server import prefect_server  # noqa: PLC0415 - each command loads what it needs
+    from flows.batch.command_settings import batch_settings  # noqa: PLC0415 - each command loads what it needs
+
+    settings = batch_settings(options)
+    from flows.tasks.server import prefect_server  # noqa: PLC0415 - as above
 
     with prefect_server() as ready, ExitStack() as early:
         if _names_blocks(settings):
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         planned, batch_run = _planned(settings)
         _print_plan(planned)
         check_caps(planned.to_buy, batch_run)
-        if planned.changed > MANY_CHANGED and not settings.confirm_changed and sys.stdin.isatty():
+        if planned.changed > MANY_CHANGED and not settings.rows.confirm_changed and sys.stdin.isatty():
             settings = settings.model_copy(update={"confirm_changed": _confirmed(planned.changed)})
         check_changed(settings, planned)
         if planned.to_buy:
@@ -89,7 +89,9 @@ def run(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Tell what a run would buy; starts no server."""
-    settings = _settings(options)
+    from flows.batch.command_settings import batch_settings  # noqa: PLC0415 - each command loads what it needs
+
+    settings = batch_settings(options)
     if _names_blocks(settings):
         from flows.tasks.server import check_server  # noqa: PLC0415 - each command loads what it needs
 
@@ -109,12 +111,9 @@ def plan(options: argparse.Namespace) -> int:
 
 def redo(options: argparse.Namespace) -> int:
     """Make images again on purpose."""
-    from flows.batch.settings import RedoSettings  # noqa: PLC0415 - each command loads what it needs
+    from flows.batch.command_settings import redo_settings  # noqa: PLC0415 - each command loads what it needs
 
-    given = {
-        name: value for name, value in vars(options).items() if name in RedoSettings.model_fields and value is not None
-    }
-    settings = _checked(RedoSettings, given | {"skus": [sku for sku in next(csv.reader([options.sku]), []) if sku]})
+    settings = redo_settings(options)
     from flows.tasks.server import prefect_server  # noqa: PLC0415 - as above
 
     with prefect_server() as ready:
@@ -177,43 +176,6 @@ def unpublish(options: argparse.Namespace) -> int:
     return delivery_commands.unpublish(options, print)
 
 
-def _settings(options: argparse.Namespace) -> "BatchSettings":
-    from flows.batch.problems import Problem  # noqa: PLC0415 - each command loads what it needs
-    from flows.batch.settings import BatchSettings  # noqa: PLC0415 - as above
-
-    given = {
-        name: value for name, value in vars(options).items() if name in BatchSettings.model_fields and value is not None
-    }
-    pairs = [pair.partition("=") for pair in given.pop("columns", [])]
-    wrong = [variable for variable, equals, column in pairs if not (variable and equals and column)]
-    if wrong:
-        raise NotStarted([Problem(f"--map {text} says no column.", "Write --map VARIABLE=COLUMN.") for text in wrong])
-    return _checked(BatchSettings, given | {"columns": {variable: column for variable, _, column in pairs}})
-
-
-def _checked(kind: "type[Settings]", given: dict[str, Any]) -> "Settings":
-    from pydantic import ValidationError  # noqa: PLC0415 - each command loads what it needs
-
-    from flows.batch.problems import Problem  # noqa: PLC0415 - as above
-
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        options = {
-            "csv": "CSV",
-            "skus": "--sku",
-            "max_cost_usd": "--max-cost",
-            "max_cost_per_day_usd": "--max-cost-per-day",
-        }
-        wrong = [(str(found["loc"][0]), found["msg"]) for found in error.errors()]
-        raise NotStarted(
-            [
-                Problem(f"{options.get(name, '--' + name.replace('_', '-'))}: {told}.", "See rowshot --help.")
-                for name, told in wrong
-            ]
-        ) from error
-
-
 def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
     from flows.batch.plan import plan_batch  # noqa: PLC0415 - loaded while the server starts
     from flows.batch.request import Request  # noqa: PLC0415 - as above
@@ -221,7 +183,7 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
     from flows.tasks.generators import load_generator, source_of  # noqa: PLC0415 - as above
 
     batch_run = BatchRun.open(Request.of(settings))
-    if settings.store or settings.cms or settings.public_url:
+    if settings.delivery.store or settings.delivery.cms or settings.delivery.public_url:
         from flows.tasks.doors import open_doors  # noqa: PLC0415 - a run without them doesn't pay for it
 
         open_doors(settings, batch_run)
@@ -230,7 +192,7 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
 
 def _names_blocks(settings: "BatchSettings") -> bool:
     """Whether only the server knows what the settings name."""
-    return "/" in settings.generator or bool(settings.store or settings.cms)
+    return "/" in settings.generator or bool(settings.delivery.store or settings.delivery.cms)
 
 
 def _print_plan(planned: "Plan") -> None:

@@ -39,7 +39,7 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     generator = load_generator(batch.generator)
     run = BatchRun.open(Request.of(batch), flow_run.get_id() or "")
     open_doors(batch, run)
-    news = News.of(batch.notify)
+    news = News.of(batch.delivery.notify)
 
     plan = plan_batch(batch, source_of(generator), run)
     show_plan(plan)

@@ -197,7 +197,7 @@ def schedules_without_a_cap(root: Path) -> list[str]:
     for deployment in deployments:
         batch = BatchSettings(**deployment["parameters"]["batch"])
         scheduled = deployment.get("schedules") or deployment.get("schedule")
-        if scheduled and batch.generator != "proof" and not batch.caps:
+        if scheduled and batch.generator != "proof" and not batch.money.caps:
             breaches.append(deployment["name"])
     return breaches
 
@@ -261,7 +261,7 @@ GOOD = {
     "prefect.yaml": "deployments:\n"
     "- {name: a, parameters: {batch: {csv: a.csv, generator: anycap}}, schedules: []}\n"
     "- {name: b, parameters: {batch: {csv: a.csv}}, schedules: [{cron: 0 3 * * *}]}\n"
-    "- {name: c, parameters: {batch: {csv: a, generator: anycap, max_cost_usd: '5'}}, schedules: [{interval: 60}]}\n",
+    "- {name: c, parameters: {batch: {csv: a, generator: anycap, money: {max_cost_usd: '5'}}}, schedules: [{interval: 60}]}\n",
     "README.md": '[here](docs/x.md) [there](https://example.com/a) [below](#below) [top](docs/x.md#top "Top")',
     "docs/x.md": "/api/products/work and ~/work/x and example.com/root/x",
 }

@@ -70,7 +70,7 @@ def canary_first(settings: BatchSettings, plan: Plan, run: BatchRun) -> Iterator
     """The jobs in the lots in which they are to be bought: all at once where no canary is asked for; else the canary's,
     and when they have ended the rest, unless too many of them failed: then the run is stopped.
     """
-    canary = choose_canary(plan.to_buy, settings.canary, settings.canary_failures)
+    canary = choose_canary(plan.to_buy, settings.money.canary, settings.money.canary_failures)
     if not canary.jobs:
         yield plan.todo
         return

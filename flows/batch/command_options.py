@@ -80,8 +80,9 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     )
     add("--cms", metavar="BLOCK", help="publish each image's address there, as cms-site/NAME")
     add("--notify", metavar="BLOCK", help="tell when the run starts and ends, as slack-webhook/NAME")
+    add("--approve", choices=("no", "before-buying", "before-publishing"), help="ask before that is done (default no)")
     add("--limit", type=int, metavar="N", help="buy only the first N rows that have no image yet")
-    add("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
+    _add_limits(command)
     _add_money(command)
     add("--canary", type=int, metavar="N", help="buy N rows first, of all kinds, and go on only if they fared well")
     add("--canary-failures", type=float, metavar="SHARE", help="share of the canary's rows that may fail (default 0.2)")
@@ -101,6 +102,20 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
         dest="confirm_changed",
         help="buy even if over 100 rows have changed",
     )
+
+
+def _add_limits(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
+    add(
+        "--global-limit",
+        metavar="NAME",
+        help="limit on the server that runs share (default rowshot-PROVIDER, if there)",
+    )
+    add("--tag-limit", metavar="TAG", help="tag each row's task run, for a limit by tag; slow, see the docs on limits")
+    add("--shard-rows", type=int, metavar="N", help="cut a larger file into shards of N rows (default 1000; 0: never)")
+    add("--shards-on", metavar="DEPLOYMENT", dest="shard_deployment", help="run each shard as a flow run of it")
+    add("--shards-at-once", type=int, metavar="K", help="shards under way at one time, if on a deployment (default 4)")
 
 
 def _add_money(command: argparse.ArgumentParser) -> None:

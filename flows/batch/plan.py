@@ -149,7 +149,7 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
 
 def check_changed(settings: BatchSettings, plan: Plan) -> None:
     """Raise NotStarted where many rows have changed that had an image, and nobody has confirmed it."""
-    if plan.changed > MANY_CHANGED and not settings.confirm_changed:
+    if plan.changed > MANY_CHANGED and not settings.rows.confirm_changed:
         raise NotStarted(
             [
                 Problem(

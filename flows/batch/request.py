@@ -24,19 +24,19 @@ class Request:
     def of(cls, settings: BatchSettings) -> "Request":
         """What these settings ask for. `again` are the states out of which the user allows rows to be bought anew."""
         allowed = {
-            State.REJECTED: settings.retry_rejected,
-            State.UNKNOWN: settings.retry_unknown,
-            State.LOST: settings.rebuy_lost,
+            State.REJECTED: settings.rows.retry_rejected,
+            State.UNKNOWN: settings.rows.retry_unknown,
+            State.LOST: settings.rows.rebuy_lost,
         }
         again = frozenset(state for state, yes in allowed.items() if yes)
         return cls(
             name=Path(settings.csv).name,
             output=settings.output,
-            ledger=settings.ledger,
+            ledger=settings.advanced.ledger,
             concurrency=settings.concurrency,
             again=again,
-            caps=settings.caps,
-            prices=settings.prices,
+            caps=settings.money.caps,
+            prices=settings.money.prices,
         )
 
     @classmethod

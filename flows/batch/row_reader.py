@@ -22,12 +22,12 @@ def read_jobs(settings: BatchSettings, source: Source, prices: PriceBook) -> Bat
     Raises: NotStarted with all that is wrong, unless it is only single rows and `skip_invalid` says to go on.
     """
     sheet = read_csv(Path(settings.csv).expanduser())
-    own = [Path(settings.templates).expanduser()] if settings.templates else []
+    own = [Path(settings.advanced.templates).expanduser()] if settings.advanced.templates else []
     reader = _RowReader(settings, source, prices, load_templates([*own, BUILT_IN]), sheet.columns)
     reader.check_file()
     rows = sorted([*reader.read(sheet), *_left_out(sheet)], key=lambda row: row.line)
     problems = sorted([*sheet.problems, *reader.problems], key=lambda problem: problem.line)
-    if any(problem.whole_file for problem in problems) or (problems and not settings.skip_invalid):
+    if any(problem.whole_file for problem in problems) or (problems and not settings.rows.skip_invalid):
         raise NotStarted(problems)
     jobs = {row.job.key: row.job for row in rows if row.job}
     return Batch(Path(settings.csv).name, sheet.columns, tuple(rows), tuple(jobs.values()), tuple(problems))
@@ -52,6 +52,7 @@ class _RowReader:
         self._settings = settings
         self._source = source
         self._columns = tuple(columns)
+        self._named = settings.advanced.column_names
         self._templates = templates
         self._mapped: dict[str, PromptTemplate] = {}
         self._params = [column for column in columns if column.startswith(PARAM)]
@@ -67,7 +68,7 @@ class _RowReader:
             near = difflib.get_close_matches("sku", [c.lower() for c in self._columns], 1, 0.6)
             hint = f"Rename the column {near[0]!r} to sku." if near else "Add a column sku that names each row."
             self._whole_file("There is no column sku.", hint, "sku")
-        for variable, column in self._settings.columns.items():
+        for variable, column in self._named.items():
             if column not in self._columns:
                 self._whole_file(
                     f"--map {variable}={column} names a column that the file doesn't have.",
@@ -77,7 +78,7 @@ class _RowReader:
         if self._templates.find(self._settings.template) is None:
             self.problems.append(self._templates.unknown(self._settings.template))
         used = {v for name in self._templates.names for v in self._templates[name].columns}
-        for variable in sorted(set(self._settings.columns) - used):
+        for variable in sorted(set(self._named) - used):
             self._whole_file(
                 f"--map {variable}=... names a variable that no template has.",
                 f"Variables are {', '.join(sorted(used))}.",
@@ -118,7 +119,7 @@ class _RowReader:
                     self._problem(line, "template", unknown.what, unknown.mend)
                 return None
             template = self._templates[name]
-            known = {v: c for v, c in self._settings.columns.items() if v in template.columns}
+            known = {v: c for v, c in self._named.items() if v in template.columns}
             self._mapped[name] = template.with_columns(known)
         return self._mapped[name]
 
@@ -182,7 +183,7 @@ class _RowReader:
             )
 
     def _check_model(self, line: int, model: str, *, in_row: bool) -> None:
-        if self._settings.allow_unknown_model or model in self._models:
+        if self._settings.rows.allow_unknown_model or model in self._models:
             return
         near = difflib.get_close_matches(model, sorted(self._models), 1)
         mend = f"Did you mean {near[0]}? " if near else ""

@@ -1,266 +1,149 @@
-"""The one set of parameters of a batch: the form's fields, the command's options and the deployment's parameters."""
+"""The parameters of the flows: the form's fields, the command's options and a deployment's parameters are these."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-from flows.batch.caps import Caps, Dollars
+from flows.batch.caps import Caps
+from flows.batch.settings_groups import (
+    Advanced,
+    Approve,
+    Concurrency,
+    Delivery,
+    Form,
+    LedgerUrl,
+    MaxCost,
+    MaxCostPerDay,
+    Money,
+    Prices,
+    Rows,
+    Templates,
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-BlockName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
 
 
-class BatchSettings(BaseModel):
+class BatchSettings(Form):
     """What to make of a CSV, and with what."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     csv: str = Field(
+        default="",
         title="CSV file",
-        description="Path of the spreadsheet, a row an image. Needs a column sku; .csv, .tsv or .csv.gz.",
-        min_length=1,
-        json_schema_extra={"position": 0},
+        description="Path or address of the spreadsheet, a row an image: products.csv, s3://bucket/products.csv or "
+        "https://example.com/products.csv. Needs a column sku.",
+    )
+    pasted: str = Field(
+        default="",
+        title="Or paste the rows",
+        description="The spreadsheet's rows themselves, with the line of column names on top.",
     )
     template: Name = Field(
         default="product",
         title="Template",
         description="Prompt template for rows that name none in a column template.",
-        json_schema_extra={"position": 1},
     )
     generator: str = Field(
         default="proof",
         title="Image generator",
         description="proof (drawn here, free), anycap (the AnyCap CLI) or a block as type-slug/name, like anycap/team.",
         min_length=1,
-        json_schema_extra={"position": 2},
     )
     model: str = Field(
         default="",
         title="Model",
         description="Model for rows that name none. Empty: the template's own.",
-        json_schema_extra={"position": 3},
     )
-    output: str = Field(
-        default="output",
-        title="Output folder",
-        description="Where images, results.csv and the contact sheet go.",
-        min_length=1,
-        json_schema_extra={"position": 4},
+    approve: Approve = Field(
+        default=Approve.NO,
+        title="Ask for approval",
+        description="Whether the run waits for a person before it buys, or before it publishes.",
     )
     dry_run: bool = Field(
         default=False,
         title="Only plan",
         description="Say what would be bought and for how much, and buy nothing.",
-        json_schema_extra={"position": 5},
     )
     limit: int = Field(
         default=0,
         ge=0,
         title="At most this many images",
         description="Buy only the first N rows that have no image yet; the rest stay pending. 0: all.",
-        json_schema_extra={"position": 6},
     )
-    max_cost_usd: Dollars = Field(
-        default="",
-        title="Spend at most (USD)",
-        description="Cap of this run, such as 25 or 0.50: at it the run stops and keeps all it has. Empty: no cap.",
-        json_schema_extra={"position": 7},
+    concurrency: Concurrency = 4
+    output: str = Field(
+        default="output",
+        title="Output folder",
+        description="Where images, results.csv and the contact sheet go.",
+        min_length=1,
     )
-    max_cost_per_day_usd: Dollars = Field(
-        default="",
-        title="Spend at most a day (USD)",
-        description="Cap of one day (UTC) over all runs of the ledger. Empty: no cap.",
-        json_schema_extra={"position": 8},
+    money: Money = Field(default=Money(), title="Money", description="What the run may spend.")
+    delivery: Delivery = Field(
+        default=Delivery(), title="Delivery", description="Where images go once they are bought."
     )
-    canary: int = Field(
-        default=0,
-        ge=0,
-        title="Try so many first",
-        description="Buy N rows first, of all templates and models, and go on only if few of them failed. 0: none.",
-        json_schema_extra={"position": 9},
-    )
-    canary_failures: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        title="Share of those that may fail",
-        description="The run stops if more than this share of the canary's rows failed: 0.2 is one in five.",
-        json_schema_extra={"position": 10},
-    )
-    concurrency: int = Field(
-        default=4,
-        ge=1,
-        le=256,
-        title="At once",
-        description="How many images may be in the making at one time (1 to 256).",
-        json_schema_extra={"position": 11},
-    )
-    skip_invalid: bool = Field(
-        default=False,
-        title="Go on without invalid rows",
-        description="Report invalid rows and leave them out. Otherwise one stops the run before anything is bought.",
-        json_schema_extra={"position": 12},
-    )
-    confirm_changed: bool = Field(
-        default=False,
-        title="Buy many changed rows",
-        description="Needed when over 100 rows that had an image have changed, lest a slip in the sheet buy it anew.",
-        json_schema_extra={"position": 13},
-    )
-    retry_rejected: bool = Field(
-        default=False,
-        title="Ask again for refused rows",
-        description="Rows that the provider refused are asked for once more.",
-        json_schema_extra={"position": 14},
-    )
-    retry_unknown: bool = Field(
-        default=False,
-        title="Buy rows of unknown outcome again",
-        description="Rows whose call went out and got no answer. They may have been paid for already.",
-        json_schema_extra={"position": 15},
-    )
-    rebuy_lost: bool = Field(
-        default=False,
-        title="Buy lost images again",
-        description="Images that were bought and whose files are nowhere to be found.",
-        json_schema_extra={"position": 16},
-    )
-    allow_unknown_model: bool = Field(
-        default=False,
-        title="Take models nobody knows",
-        description="Accept a model that is neither in the price book nor on the generator's list.",
-        json_schema_extra={"position": 17},
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict,
-        title="Column names",
-        description="Template variable to CSV column, where the sheet's names differ.",
-        json_schema_extra={"position": 18},
-    )
-    templates: str = Field(
-        default="",
-        title="Templates folder",
-        description="A folder of your own templates, searched before the built-in ones.",
-        json_schema_extra={"position": 19},
-    )
-    prices: str = Field(
-        default="",
-        title="Price book",
-        description="A CSV of your own prices. Empty: ROWSHOT_PRICES, else the built-in price book.",
-        json_schema_extra={"position": 20},
-    )
-    ledger: str = Field(
-        default="",
-        title="Ledger",
-        description="SQLAlchemy URL of the ledger of what was bought. Empty: ROWSHOT_LEDGER, else one file a user.",
-        json_schema_extra={"position": 21},
-    )
+    rows: Rows = Field(default=Rows(), title="Rows", description="Rows that a run leaves alone unless you say so.")
+    advanced: Advanced = Field(default=Advanced(), title="Advanced", description="What most runs leave as it is.")
 
-    store: BlockName = Field(
-        default="",
-        title="Store",
-        description="An S3 bucket that images go to as well, as s3-bucket/NAME. Empty: the output folder alone.",
-        json_schema_extra={"position": 22},
-    )
-    public_url: str = Field(
-        default="",
-        title="Public address",
-        description="How an image's address is made, such as https://cdn.example.com/{key}. Empty: a private bucket.",
-        json_schema_extra={"position": 23},
-    )
-    cms: BlockName = Field(
-        default="",
-        title="CMS",
-        description="Where each image's address is published, as cms-site/NAME. Empty: nowhere.",
-        json_schema_extra={"position": 24},
-    )
-    notify: BlockName = Field(
-        default="",
-        title="Notify",
-        description="Who is told when a run starts and ends, as slack-webhook/NAME. Empty: nobody.",
-        json_schema_extra={"position": 25},
-    )
+    @model_validator(mode="after")
+    def _has_rows(self) -> Self:
+        if bool(self.csv.strip()) == bool(self.pasted.strip()):
+            raise ValueError("Name a CSV file, or paste the rows, and not both")
+        return self
 
-    @property
-    def caps(self) -> Caps:
-        """What may be spent."""
-        return Caps.parse(self.max_cost_usd, self.max_cost_per_day_usd)
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Settings out of their bare names, as the command has them: each goes into its group.
+
+        Raises: pydantic.ValidationError.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in given.items():
+            groups.setdefault(_GROUP_OF.get(name, ""), {})[name] = value
+        return cls(**groups.pop("", {}), **groups)
 
 
-class RedoSettings(BaseModel):
+_GROUP_OF = {
+    name: group
+    for group, kind in (("money", Money), ("delivery", Delivery), ("rows", Rows), ("advanced", Advanced))
+    for name in kind.model_fields
+}
+BARE_NAMES = frozenset({*BatchSettings.model_fields, *_GROUP_OF}) - set(_GROUP_OF.values())
+
+
+class RedoSettings(Form):
     """Which images to make again, on purpose, and with what words added."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     skus: list[str] = Field(
         title="SKUs",
         description="The rows to make again, by their sku. The images they have stay.",
         min_length=1,
-        json_schema_extra={"position": 0},
     )
     template: str = Field(
         default="",
         title="Template",
         description="Only the images of this template; needed where a sku has several.",
-        json_schema_extra={"position": 1},
     )
     add: str = Field(
         default="",
         title="Words to add",
         description="Put at the end of the prompt, such as: softer light, no shadow.",
-        json_schema_extra={"position": 2},
     )
     generator: str = Field(
         default="",
         title="Image generator",
         description="Empty: the one that made the image, if it is proof or anycap.",
-        json_schema_extra={"position": 3},
     )
     output: str = Field(
         default="output",
         title="Output folder",
         description="The output whose images they are.",
         min_length=1,
-        json_schema_extra={"position": 4},
     )
-    max_cost_usd: Dollars = Field(
-        default="",
-        title="Spend at most (USD)",
-        description="Cap of this run, such as 25 or 0.50: at it the run stops and keeps all it has. Empty: no cap.",
-        json_schema_extra={"position": 5},
-    )
-    max_cost_per_day_usd: Dollars = Field(
-        default="",
-        title="Spend at most a day (USD)",
-        description="Cap of one day (UTC) over all runs of the ledger. Empty: no cap.",
-        json_schema_extra={"position": 6},
-    )
-    concurrency: int = Field(
-        default=4,
-        ge=1,
-        le=256,
-        title="At once",
-        description="How many images may be in the making at one time (1 to 256).",
-        json_schema_extra={"position": 7},
-    )
-    templates: str = Field(
-        default="",
-        title="Templates folder",
-        description="A folder of your own templates, for the size and format that they ask for.",
-        json_schema_extra={"position": 8},
-    )
-    prices: str = Field(
-        default="",
-        title="Price book",
-        description="A CSV of your own prices. Empty: ROWSHOT_PRICES, else the built-in price book.",
-        json_schema_extra={"position": 9},
-    )
-    ledger: str = Field(
-        default="",
-        title="Ledger",
-        description="SQLAlchemy URL of the ledger of what was bought. Empty: ROWSHOT_LEDGER, else one file a user.",
-        json_schema_extra={"position": 10},
-    )
+    max_cost_usd: MaxCost = ""
+    max_cost_per_day_usd: MaxCostPerDay = ""
+    concurrency: Concurrency = 4
+    templates: Templates = ""
+    prices: Prices = ""
+    ledger: LedgerUrl = ""
 
     @property
     def caps(self) -> Caps:

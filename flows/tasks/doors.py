@@ -13,15 +13,15 @@ from flows.tasks.stores import check_store, load_store
 
 def open_doors(batch: BatchSettings, run: BatchRun) -> None:
     """Give the run the store and the CMS that its settings name. Asks nothing of them yet. Raises: NotStarted."""
-    if batch.public_url and not batch.store:
+    if batch.delivery.public_url and not batch.delivery.store:
         raise NotStarted([Problem("A public address needs a store.", "Name one: --store s3-bucket/NAME.")])
-    if batch.cms and not (batch.store and batch.public_url):
+    if batch.delivery.cms and not (batch.delivery.store and batch.delivery.public_url):
         mend = "Give --store s3-bucket/NAME and --public-url TEMPLATE, which says how an image's address is made."
         raise NotStarted([Problem("A CMS shows images that have a public address, and these would have none.", mend)])
-    if batch.store:
-        run.shelf = open_shelf(batch.store, batch.public_url, run)
-    if batch.cms:
-        run.site = load_site(batch.cms)
+    if batch.delivery.store:
+        run.shelf = open_shelf(batch.delivery.store, batch.delivery.public_url, run)
+    if batch.delivery.cms:
+        run.site = load_site(batch.delivery.cms)
 
 
 def open_shelf(name: str, public_url: str, run: BatchRun) -> Shelf:

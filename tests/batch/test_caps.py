@@ -432,19 +432,19 @@ def test_an_older_ledger_is_brought_up_to_date(tmp_path: Path) -> None:
 )
 def test_a_cap_is_an_amount_or_nothing(text: Any, caps: Caps) -> None:
     """An empty field is no cap, and nought is one that lets nothing be bought."""
-    assert BatchSettings(csv="x.csv", max_cost_usd=text).caps == caps
+    assert BatchSettings.of(csv="x.csv", max_cost_usd=text).money.caps == caps
 
 
 @pytest.mark.parametrize("text", ["-1", "1e3", "five", "NaN", "1,000", "$5", True, "1234567890", "0.0000000001"])
 def test_what_is_no_amount_is_refused(text: Any) -> None:
     """A slip in an amount is told, and not taken for another amount."""
     with pytest.raises(ValueError, match=r"Write US dollars such as 25 or 0\.50"):
-        BatchSettings(csv="x.csv", max_cost_per_day_usd=text)
+        BatchSettings.of(csv="x.csv", max_cost_per_day_usd=text)
 
 
 def test_the_form_draws_an_amount_as_one_field() -> None:
     """A cap is one text field, with the pattern that the form checks."""
-    fields = BatchSettings.model_json_schema()["properties"]
+    fields = BatchSettings.model_json_schema()["$defs"]["Money"]["properties"]
     for name in ("max_cost_usd", "max_cost_per_day_usd"):
         assert fields[name]["type"] == "string"
         assert "anyOf" not in json.dumps(fields[name])

@@ -105,8 +105,8 @@ def test_with_skip_invalid_bad_rows_stay_behind_and_the_others_go_on(tmp_path: P
         ("sku,name\nA,Shirt\n", {}, "needs a column color"),
         ("sku,name,color\nA,Shirt,blue\n", {"template": "nope"}, "no template 'nope'"),
         ("sku,name,color\nA,Shirt,blue\n", {"model": "nope"}, "Nobody knows the model 'nope'"),
-        ("sku,name,color\nA,Shirt,blue\n", {"columns": {"name": "title"}}, "names a column that the file doesn't have"),
-        ("sku,name,color\nA,Shirt,blue\n", {"columns": {"nmae": "name"}}, "names a variable that no template has"),
+        ("sku,name,color\nA,Shirt,blue\n", {"columns": "name=title"}, "names a column that the file doesn't have"),
+        ("sku,name,color\nA,Shirt,blue\n", {"columns": "nmae=name"}, "names a variable that no template has"),
         ("sku,name,name\nA,Shirt,blue\n", {}, "same name"),
         ("sku,name,color\n", {}, "no rows"),
     ],
@@ -186,7 +186,7 @@ def test_columns_override_template_model_variant_and_params(tmp_path: Path) -> N
 def test_map_takes_a_variable_from_another_column(tmp_path: Path) -> None:
     """--map leads a template's variable to the sheet's own column, in every template that has it."""
     text = "sku,Titel,Farbe,template\nA,Hemd,blau,\nB,Hut,rot,lifestyle\n"
-    columns = {"name": "Titel", "color": "Farbe", "scene": "Farbe"}
+    columns = "name=Titel, color=Farbe, scene=Farbe"
     first, second = read(tmp_path, text, columns=columns).jobs
     assert "Hemd, blau" in first.prompt
     assert "Hut, rot, rot" in second.prompt

@@ -108,7 +108,7 @@ class SmallBatch:
     def settings(self, **changes: Any) -> BatchSettings:
         """Settings of a run of products.csv."""
         given = {"csv": str(self.root / "products.csv"), "output": str(self.output), "ledger": self.where}
-        return BatchSettings(**{**given, "generator": "anycap", **changes})
+        return BatchSettings.of(**{**given, "generator": "anycap", **changes})
 
     def open(self, settings: BatchSettings) -> BatchRun:
         """A run that is not begun yet."""
