@@ -6,8 +6,9 @@ boto3 is loaded only once a store is opened.
 import base64
 import hashlib
 import secrets
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -116,6 +117,20 @@ class S3Store:
                 for part in answer["Body"].iter_chunks(1 << 16):
                     file.write(part)
         return {name: str(value) for name, value in (answer.get("Metadata") or {}).items()}
+
+    def read(self, key: str, most_bytes: int, within_s: float) -> bytes:
+        """An object's first bytes: up to one more than `most_bytes`, by which a caller sees that there are more.
+
+        Raises: NoSuchObject, TimeoutError once it has taken `within_s` seconds, and what the class says.
+        """
+        deadline = time.monotonic() + within_s
+        found = bytearray()
+        with self._told(key), closing(self._client().get_object(Bucket=self.bucket, Key=key)["Body"]) as body:
+            while len(found) <= most_bytes and (part := body.read(min(1 << 16, most_bytes + 1 - len(found)))):
+                found += part
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        return bytes(found)
 
     def signed_url(self, key: str, lasts: timedelta = SIGNED_FOR) -> str:
         """An address that anybody may read the object at for so long. Costs no request."""

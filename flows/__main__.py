@@ -76,15 +76,25 @@ def run(options: argparse.Namespace) -> int:
         _print_plan(planned)
         check_caps(planned.to_buy, batch_run)
         if planned.changed > MANY_CHANGED and not settings.rows.confirm_changed and sys.stdin.isatty():
-            settings = settings.model_copy(update={"confirm_changed": _confirmed(planned.changed)})
+            settings = settings.model_copy(
+                update={"rows": settings.rows.model_copy(update={"confirm_changed": _confirmed(planned.changed)})}
+            )
         check_changed(settings, planned)
         if planned.to_buy:
             check_generator(load_generator(settings.generator))
         from flows.batch.progress import shown  # noqa: PLC0415 - as above
         from flows.generate_images import generate_images  # noqa: PLC0415 - as above
+        from flows.tasks.sources import carrying_csv  # noqa: PLC0415 - as above
+        from flows.tasks.terminal import ask_to_buy, run_and_publish  # noqa: PLC0415 - as above
 
-        with ready(), shown(batch_run.ledger, batch_run.output.name):
-            return _ended(lambda: generate_images(settings, return_state=True))
+        settings = ask_to_buy(settings, planned)
+
+        def once() -> int:
+            with shown(batch_run.ledger, batch_run.output.name):
+                return _ended(lambda: generate_images(settings, return_state=True))
+
+        with ready(), carrying_csv(batch_run):
+            return run_and_publish(settings, once, lambda: _planned(settings))
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -180,6 +190,7 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
     from flows.batch.plan import plan_batch  # noqa: PLC0415 - loaded while the server starts
     from flows.batch.request import Request  # noqa: PLC0415 - as above
     from flows.batch.run import BatchRun  # noqa: PLC0415 - as above
+    from flows.batch.sources import is_remote  # noqa: PLC0415 - as above
     from flows.tasks.generators import load_generator, source_of  # noqa: PLC0415 - as above
 
     batch_run = BatchRun.open(Request.of(settings))
@@ -187,6 +198,10 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
         from flows.tasks.doors import open_doors  # noqa: PLC0415 - a run without them doesn't pay for it
 
         open_doors(settings, batch_run)
+    if is_remote(settings.csv):
+        from flows.tasks.sources import bring_csv  # noqa: PLC0415 - as above
+
+        bring_csv(settings, batch_run)
     return plan_batch(settings, source_of(load_generator(settings.generator)), batch_run), batch_run
 
 

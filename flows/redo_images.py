@@ -15,6 +15,7 @@ from flows.tasks.artifacts import show_summary
 from flows.tasks.ending import ended, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
+from flows.tasks.progress_artifact import progress_shown
 from flows.tasks.stopping import cancelled_if_interrupted, stoppable
 
 
@@ -38,10 +39,11 @@ def redo_images(redo: RedoSettings) -> State[Any]:
     with stoppable(run.slots, this_run()):
         run.begin(generator.capabilities.provider)
         try:
-            generate_images_of(run, generator, jobs)
+            with progress_shown(run, len(jobs)):
+                generate_images_of(run, generator, jobs)
         finally:  # a run that is ended leaves its reports, too
             run.show_bought(jobs)
             summary = run.finish(jobs)
-    show_summary(summary)
-    log.info(str(summary))
+    show_summary(summary, run)
+    log.info("\n".join(summary.lines()))
     return ended(summary)

@@ -29,7 +29,7 @@ HOME = Path(tempfile.mkdtemp(prefix="rowshot-tests-"))
 SERVER_READY_S = 120
 
 for name in [name for name in os.environ if name.startswith(("PREFECT_", "ROWSHOT_", "ANYCAP_"))]:
-    if not name.startswith("ROWSHOT_CRASH_"):  # the crash tests' own
+    if not name.startswith(("ROWSHOT_CRASH_", "ROWSHOT_PICTURES")):  # what whoever tests asks for
         del os.environ[name]
 os.environ |= {
     "PREFECT_HOME": str(HOME / "prefect"),
@@ -88,7 +88,13 @@ def prefect_server_url() -> Iterator[str]:
         server = subprocess.Popen(
             command,
             cwd=REPO,
-            env={**os.environ, "PREFECT_HOME": str(folder)},
+            env={
+                **os.environ,
+                "PREFECT_HOME": str(folder),
+                "PREFECT_UI_URL": address.removesuffix("/api"),
+                "PREFECT_SERVER_UI_API_URL": address,  # its pages would ask port 4200, whatever --port says
+                "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

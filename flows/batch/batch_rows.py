@@ -24,10 +24,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from flows.batch.jobs import InputRow, Job
 from flows.batch.ledger_database import Database
+from flows.batch.ledger_images import chunks
 from flows.batch.ledger_tables import Charged, State, attempts, images, owners, rows, runs
 from flows.batch.owners import is_alive
 from flows.batch.row_reports import REPORTED, living_owners, report_of, rows_of, same_image, status_now
 from flows.batch.rows import RowReport, Status
+
+REPORTED_TOGETHER = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,23 @@ class Spent:
     has_unpriced: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OutputRows:
+    """Every row of an output, or of one run of it: read anew each time it is gone through, a few at a time.
+
+    `of`: of an output's rows, only those that this run has brought.
+    """
+
+    ledger: "BatchRows"
+    output: str
+    run: str = ""
+    of: str = ""
+
+    def __iter__(self) -> Iterator[RowReport]:
+        found = self.ledger.report(self.output, self.run)
+        return (row for row in found if row.run == self.of) if self.of else found
+
+
 class BatchRows:
     """What the ledger knows of runs and of an output's rows. Every method may raise LedgerUnavailable."""
 
@@ -87,7 +107,8 @@ class BatchRows:
             connection.execute(begun.on_conflict_do_update(index_elements=[runs.c.run], set_=values))
             if given:
                 self._drop_superseded(connection, run, given)
-                connection.execute(insert(rows), [_row_values(run, row) for row in given])
+                for some in chunks(given):
+                    connection.execute(insert(rows), [_row_values(run, row) for row in some])
 
     def end(self, run: str, outcome: str, reason: str = "") -> None:
         """Note how a run ended."""
@@ -128,6 +149,12 @@ class BatchRows:
             wanted = rows_of(output, run, status, func.count()).group_by(status)
             return {Status(state): count for state, count in connection.execute(wanted)}
 
+    def invalid(self, output: str) -> int:
+        """How many rows of an output could not be read as jobs."""
+        wanted = select(func.count()).where(rows.c.output == output, rows.c.problem != "")
+        with self._database.reading() as connection:
+            return connection.scalar(wanted) or 0
+
     def spent(self, run: str) -> Spent:
         """What a run has cost so far."""
         maybe = case((attempts.c.charged == Charged.MAYBE, attempts.c.price_usd), else_=None)
@@ -149,8 +176,8 @@ class BatchRows:
                 for r in connection.execute(select(runs).where(runs.c.output == output))
             }
             status = status_now(living_owners(connection))
-            wanted = rows_of(output, run, *REPORTED, status.label("status"))
-            for row in connection.execute(wanted.order_by(rows.c.id)):
+            wanted = rows_of(output, run, *REPORTED, status.label("status")).order_by(rows.c.id)
+            for row in connection.execute(wanted.execution_options(yield_per=REPORTED_TOGETHER)):
                 yield report_of(row, columns.get(row.run, ()))
 
     def _drop_superseded(self, connection: Connection, run: Run, given: Sequence[InputRow]) -> None:

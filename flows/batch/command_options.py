@@ -60,7 +60,7 @@ def parser(calls: Mapping[str, Call]) -> argparse.ArgumentParser:
 
 def _add_batch_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("csv", metavar="CSV", help="a row an image, with a column sku; .csv, .tsv or .csv.gz")
+    add("csv", metavar="CSV", help="a row an image, with a column sku; a path, s3://BUCKET/KEY or https://...")
     add("--template", metavar="NAME", help="prompt template of rows that name none (default product)")
     add("--templates", metavar="DIR", help="a folder of your own templates, searched before the built-in ones")
     add(

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
@@ -14,13 +15,11 @@ from markupsafe import Markup
 
 from flows.batch.files import replacing
 from flows.batch.prices import dollars
+from flows.batch.report_totals import PAGE_ROWS, PageRows, digest
 from flows.batch.rows import RowReport, Status
 
 if TYPE_CHECKING:
     from flows.batch.report import Report
-
-# One page holds so many rows; what is above goes to index-2.html and on.
-PAGE_ROWS = 5_000
 
 MEANINGS = {
     Status.PUBLISHED: "In the store, and the shop shows it.",
@@ -76,14 +75,13 @@ def write_contact_sheet(path: Path, report: "Report", base: str = "", links: Lin
     given, lead elsewhere instead. Pages of a longer sheet that
     stood here before are removed. Raises OSError if a file can't be written.
     """
-    parts = [report.rows[start : start + PAGE_ROWS] for start in range(0, len(report.rows), PAGE_ROWS)] or [()]
-    pages = [_page(path, number, part) for number, part in enumerate(parts, start=1)]
+    pages = [_page(path, number, rows) for number, rows in enumerate(report.totals.pages or [PageRows(0, 0)], start=1)]
     template = _PAGES.get_template("contact_sheet.html.jinja")
     shared = {"report": report, "pages": pages, "summary": _summary(report), "meanings": MEANINGS}
     shared["links_end"] = links.until if links else ""
-    same_as = _earlier_lines(report.rows)
-    for page, part in zip(pages, parts, strict=True):
-        cards = [_card(row, base, same_as.get(row.line, 0), links) for row in part]
+    rows = _with_earlier_lines(report.rows)
+    for page in pages:
+        cards = [_card(row, base, same_as, links) for row, same_as in islice(rows, PAGE_ROWS)]
         data = _script_json({"rows": cards, "meanings": MEANINGS})
         with replacing(path.with_name(page.name)) as beside:
             # Half a surrogate pair, which a provider's message may hold, is spelt out: in JSON it then is an escape.
@@ -92,14 +90,9 @@ def write_contact_sheet(path: Path, report: "Report", base: str = "", links: Lin
     _remove_further_pages(path, len(pages))
 
 
-def _page(path: Path, number: int, rows: Sequence[RowReport]) -> _Page:
-    return _Page(
-        name=path.name if number == 1 else f"{path.stem}-{number}{path.suffix}",
-        number=number,
-        first_line=rows[0].line if rows else 0,
-        last_line=rows[-1].line if rows else 0,
-        failures=sum(row.status.is_failure for row in rows),
-    )
+def _page(path: Path, number: int, rows: PageRows) -> _Page:
+    name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"
+    return _Page(name, number, rows.first_line, rows.last_line, rows.failures)
 
 
 def _remove_further_pages(path: Path, kept: int) -> None:
@@ -113,15 +106,16 @@ def _remove_further_pages(path: Path, kept: int) -> None:
 def _summary(report: "Report") -> dict[str, object]:
     started, ended = report.started.astimezone(), report.ended.astimezone()
     same_day = started.date() == ended.date()
-    images = sum(count for status, count in report.counts.items() if status.has_image)
-    about = "about " if report.price_is_estimated else ""
+    totals = report.totals
+    about = "about " if totals.price_is_estimated else ""
     return {
-        "images": images,
-        "failures": sum(count for status, count in report.counts.items() if status.is_failure),
+        "rows": totals.rows,
+        "images": totals.images,
+        "failures": sum(count for status, count in totals.counts.items() if status.is_failure),
         "spent": dollars(report.spent_usd),
-        "price": f"{about}{dollars(report.price_usd)}",
-        "proofs": sum(_is_proof(row) for row in report.rows if row.status.has_image),
-        "paid_more_than_once": sum(row.paid_calls > 1 for row in report.distinct_rows),
+        "price": f"{about}{dollars(totals.price_usd)}",
+        "proofs": totals.proofs,
+        "paid_more_than_once": totals.paid_more_than_once,
         "took": _duration(ended - started),
         "started": f"{started:%Y-%m-%d %H:%M}",
         "ended": f"{ended:%H:%M %Z}" if same_day else f"{ended:%Y-%m-%d %H:%M %Z}",
@@ -136,17 +130,12 @@ def _duration(took: timedelta) -> str:
     return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
 
 
-def _earlier_lines(rows: Sequence[RowReport]) -> dict[int, int]:
-    """The line of the row that has the image first, by the line of each row that shares it."""
-    first: dict[tuple[str, str, str], int] = {}
-    shared: dict[int, int] = {}
+def _with_earlier_lines(rows: Iterable[RowReport]) -> Iterator[tuple[RowReport, int]]:
+    """Each row, with the line of the row that has its image first where it shares one; 0 where it doesn't."""
+    first: dict[bytes, int] = {}
     for row in rows:
-        if not row.fingerprint:
-            continue
-        line = first.setdefault((row.sku, row.template, row.fingerprint), row.line)
-        if line != row.line:
-            shared[row.line] = line
-    return shared
+        line = first.setdefault(digest(row.sku, row.template, row.fingerprint), row.line) if row.fingerprint else 0
+        yield row, line if line != row.line else 0
 
 
 def _card(row: RowReport, base: str, same_as: int, links: Links | None) -> dict[str, object]:
@@ -157,7 +146,7 @@ def _card(row: RowReport, base: str, same_as: int, links: Links | None) -> dict[
         "template": row.template,
         "status": row.status.value,
         "failure": row.status.is_failure,
-        "proof": _is_proof(row),
+        "proof": row.is_proof,
         "thumb": links.of(row.thumbnail or row.path) if links else _link(base, row.thumbnail or row.path),
         "image": links.of(row.path) if links else _link(base, row.path),
         "original": "" if links else _link(base, row.original),
@@ -180,10 +169,6 @@ def _card(row: RowReport, base: str, same_as: int, links: Links | None) -> dict[
         "error": row.error,
     }
     return {name: value for name, value in card.items() if value}
-
-
-def _is_proof(row: RowReport) -> bool:
-    return row.generator.partition("/")[0] == "proof"
 
 
 def _link(base: str, path: str) -> str:

@@ -63,13 +63,14 @@ class _Record:
     mend: str = ""
 
 
-def read_csv(path: Path) -> Sheet:
+def read_csv(path: Path, content: bytes | None = None) -> Sheet:
     """Read a spreadsheet saved as text: UTF-8, CP949 or UTF-16; commas, semicolons or tabs; gzipped or not.
 
-    Blank lines and rows whose cells are all empty are passed over. Broken rows go to `bad_rows` and `problems`.
+    `content` is what it holds where that was fetched or pasted, and `path` then only its name. Blank lines
+    and rows whose cells are all empty are passed over. Broken rows go to `bad_rows` and `problems`.
     Raises: NotStarted where the file as a whole can't be read, with all that is known to be wrong with it.
     """
-    text, encoding = _decode(_read_bytes(path), path)
+    text, encoding = _decode(_read_bytes(path, content), path)
     if not text.strip():
         raise _no_file(f"{path} is empty.", "Its first line must name the columns, and each line after it is an image.")
     delimiter = _delimiter(text)
@@ -134,9 +135,9 @@ def _frame(content: bytes, columns: tuple[str, ...], delimiter: str) -> pd.DataF
     )
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, content: bytes | None) -> bytes:
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
     except FileNotFoundError:

@@ -42,6 +42,12 @@ class Delivery:
         """Whether the image is where it was to go."""
         return self.state in {Delivered.STORED, Delivered.PUBLISHED}
 
+    def is_due(self, url: str) -> bool:
+        """Whether a CMS is yet to show this address: it doesn't, and nobody has said that it shall not."""
+        if self.state is Delivered.REFUSED:
+            return False
+        return self.state is not Delivered.PUBLISHED or self.url != url
+
 
 _THIS = (*this_image(deliveries), deliveries.c.destination == bindparam("this_destination"))
 _DROP = delete(deliveries).where(*_THIS)
@@ -100,11 +106,25 @@ class Deliveries:
 
     def failed(self, destination: str, errors: Mapping[Key, DeliveryError]) -> None:
         """These images could not be delivered, each for its own reason; a later run tries again."""
-        what: dict[Key, dict[str, Any]] = {
-            key: {"state": Delivered.FAILED, "error_kind": error.kind, "error": str(error)}
-            for key, error in errors.items()
-        }
+        self._note(
+            destination,
+            {
+                key: {"state": Delivered.FAILED, "error_kind": error.kind, "error": str(error)}
+                for key, error in errors.items()
+            },
+        )
 
+    def refused(self, destination: str, reasons: Mapping[Key, str]) -> None:
+        """Somebody has looked at these images and does not want them there; no run tries again."""
+        self._note(
+            destination,
+            {
+                key: {"state": Delivered.REFUSED, "error_kind": "LeftOut", "error": reason}
+                for key, reason in reasons.items()
+            },
+        )
+
+    def _note(self, destination: str, what: Mapping[Key, dict[str, Any]]) -> None:
         def work(connection: Connection) -> None:
             for key, values in what.items():
                 mine = {**this(key), "this_destination": destination}

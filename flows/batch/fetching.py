@@ -8,7 +8,6 @@ of the environment are left out, as they would look the name up again. A provide
 """
 
 import http.client
-import ipaddress
 import os
 import socket
 import ssl
@@ -20,7 +19,9 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-import certifi
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from flows.batch.private_addresses import is_private
 
 ALLOW_PRIVATE = "ROWSHOT_ALLOW_PRIVATE_ADDRESSES"
 LARGEST_MB = "ROWSHOT_LARGEST_CSV_MB"
@@ -28,14 +29,12 @@ MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PORTS = {"https": 443, "http": 80}
 CHUNK_BYTES = 1 << 16
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
 SAFE = "/%:@!$&'()*+,;=~?"
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 
 
-class NotFetched(Exception):
+class CsvNotFetched(Exception):
     """The address brought no file. `what` and `mend` are sentences for people, without the address's query."""
 
     def __init__(self, what: str, mend: str) -> None:
@@ -77,7 +76,7 @@ def look_up(host: str, port: int) -> Sequence[str]:
 
 
 def fetch(url: str, bounds: Bounds, resolve: Resolve = look_up) -> Page:
-    """Bring what lies at an address, following redirects by hand. Raises: NotFetched."""
+    """Bring what lies at an address, following redirects by hand. Raises: CsvNotFetched."""
     deadline = time.monotonic() + bounds.whole_s
     for _ in range(MOST_REDIRECTS + 1):
         hop = _Hop(_checked(url, bounds), bounds, deadline, resolve)
@@ -85,7 +84,7 @@ def fetch(url: str, bounds: Bounds, resolve: Resolve = look_up) -> Page:
         if isinstance(found, Page):
             return found
         url = urljoin(url, found)
-    raise NotFetched(f"{shown(url)} is the end of more than {MOST_REDIRECTS} redirects.", "Give the final address.")
+    raise CsvNotFetched(f"{shown(url)} is the end of more than {MOST_REDIRECTS} redirects.", "Give the final address.")
 
 
 def shown(url: str) -> str:
@@ -94,34 +93,21 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def is_private(address: str) -> bool:
-    """Whether an address is anything but a machine of the public internet."""
-    ip: Address = ipaddress.ip_address(address.partition("%")[0])
-    inner: list[Address | None] = []
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in NAT64:
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        if ip.is_site_local:
-            return True
-    if any(one is not None and is_private(str(one)) for one in inner):
-        return True
-    kinds = (ip.is_private, ip.is_loopback, ip.is_link_local, ip.is_multicast, ip.is_reserved, ip.is_unspecified)
-    return any(kinds) or not (ip.is_global or any(inner))
-
-
 def _checked(url: str, bounds: Bounds) -> SplitResult:
     try:
         parts = urlsplit(url)
         known = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        raise NotFetched("The address of the CSV can't be understood.", "Copy it from the browser once more.") from None
+        raise CsvNotFetched(
+            "The address of the CSV can't be understood.", "Copy it from the browser once more."
+        ) from None
     if parts.scheme not in PORTS or not known:
-        raise NotFetched(f"{shown(url)} is no https:// address.", "Copy it from the browser once more.")
+        told = f"{shown(url)} is neither a path nor an s3:// or https:// address."
+        raise CsvNotFetched(told, "Give one of these, or paste the rows.")
     if parts.scheme == "http" and not bounds.private:
-        raise NotFetched(f"{shown(url)} is not encrypted.", "Give an address that begins with https://.")
+        raise CsvNotFetched(f"{shown(url)} is not encrypted.", "Give an address that begins with https://.")
     if "@" in parts.netloc:
-        raise NotFetched(
+        raise CsvNotFetched(
             f"The address of {shown(url)} holds a user or a password, which everybody who sees the run could read.",
             "Put the file where it needs none, such as a bucket (s3://...).",
         )
@@ -161,7 +147,7 @@ class _Hop:
         try:
             return (self.parts.hostname or "").encode("idna").decode()
         except UnicodeError:
-            raise NotFetched(f"{self._shown} has no name that can be looked up.", "Check its spelling.") from None
+            raise CsvNotFetched(f"{self._shown} has no name that can be looked up.", "Check its spelling.") from None
 
     @property
     def _port(self) -> int:
@@ -195,15 +181,15 @@ class _Hop:
         except OSError:
             addresses = []
         if not addresses:
-            raise NotFetched(f"There is no machine named {host}.", "Check the address's spelling.")
+            raise CsvNotFetched(f"There is no machine named {host}.", "Check the address's spelling.")
         private = [is_private(address) for address in addresses]
         if any(private) and not self.bounds.private:
-            raise NotFetched(
+            raise CsvNotFetched(
                 f"{host} is in a private network, where forms may not lead.",
                 f"Use a public address or a bucket (s3://...), or set {ALLOW_PRIVATE}=1 for the worker.",
             )
         if self.parts.scheme == "http" and not all(private):
-            raise NotFetched(f"{self._shown} is not encrypted.", "Give an address that begins with https://.")
+            raise CsvNotFetched(f"{self._shown} is not encrypted.", "Give an address that begins with https://.")
         return addresses
 
     @contextmanager
@@ -212,7 +198,9 @@ class _Hop:
         tls = self.parts.scheme == "https"
         try:
             if tls:
-                context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+                context = ssl.create_default_context(
+                    cafile=os.environ.get("REQUESTS_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+                )
                 sock = context.wrap_socket(sock, server_hostname=self._host, do_handshake_on_connect=False)
             # a time-out of the socket begins anew with each byte: this one ends a server that drips
             end = threading.Timer(max(0.0, self.deadline - time.monotonic()), self._end, [sock])
@@ -273,23 +261,23 @@ class _Hop:
             mend = "Publish it, or put it into a bucket (s3://...)."
         elif status in {404, 410}:
             what, mend = f"There is nothing at {self._shown} ({status}).", "Check the address."
-        raise NotFetched(what, mend)
+        raise CsvNotFetched(what, mend)
 
-    def _too_slow(self) -> NotFetched:
+    def _too_slow(self) -> CsvNotFetched:
         told = f"{self._shown} was not here within {self.bounds.whole_s:g} seconds."
-        return NotFetched(told, "Try again later, or put the file into a bucket (s3://...).")
+        return CsvNotFetched(told, "Try again later, or put the file into a bucket (s3://...).")
 
-    def _failed(self, error: Exception) -> NotFetched:
+    def _failed(self, error: Exception) -> CsvNotFetched:
         if isinstance(error, ssl.SSLError):
-            return NotFetched(f"{self._shown} has no certificate that can be trusted.", "Check the address.")
+            return CsvNotFetched(f"{self._shown} has no certificate that can be trusted.", "Check the address.")
         if isinstance(error, http.client.HTTPException):
-            return NotFetched(f"{self._shown} broke off or is no web server.", "Try again, or check the address.")
-        return NotFetched(f"{self._host} can't be reached ({type(error).__name__}).", "Try again later.")
+            return CsvNotFetched(f"{self._shown} broke off or is no web server.", "Try again, or check the address.")
+        return CsvNotFetched(f"{self._host} can't be reached ({type(error).__name__}).", "Try again later.")
 
 
-def too_large(name: str, most_bytes: int) -> NotFetched:
+def too_large(name: str, most_bytes: int) -> CsvNotFetched:
     """The refusal of a file that is larger than may be."""
-    return NotFetched(
+    return CsvNotFetched(
         f"{name} is larger than {most_bytes / 1024 / 1024:g} MB.",
         f"Cut it into several files, or set {LARGEST_MB} for the worker.",
     )

@@ -33,6 +33,7 @@ from flows.batch.ledger_images import (
 from flows.batch.ledger_tables import State, images, owners, places
 from flows.batch.owners import Owner, is_alive, owning
 from flows.batch.row_reports import living_owners
+from flows.batch.shards import Shards
 from flows.batch.verify import VerifiedImage
 
 
@@ -40,7 +41,8 @@ class Ledger:
     """The images of all runs. Every method is one transaction, and may raise LedgerUnavailable.
 
     `calls` are those to the providers; `rows` is what it knows of runs and of the rows of their files; `budgets` are
-    the counters that caps are held against; `deliveries` are what became of handing images on.
+    the counters that caps are held against; `deliveries` are what became of handing images on; `shards` are the parts
+    of large runs.
     """
 
     def __init__(self, database: Database) -> None:
@@ -49,6 +51,7 @@ class Ledger:
         self.rows = BatchRows(database)
         self.budgets = Budgets(database)
         self.deliveries = Deliveries(database)
+        self.shards = Shards(database)
 
     @classmethod
     def open(cls, url: str = "") -> "Ledger":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks.errors import ImageGenerationError, NoImage
@@ -21,11 +21,13 @@ from flows.batch.ledger_images import (
     STANDING,
     Attempt,
     Cost,
+    Key,
     Orphan,
     Place,
     Standing,
     chunks,
     facts_of,
+    key_of,
     standing_of,
     this,
     this_image,
@@ -110,7 +112,7 @@ class Calls:
             connection.execute(_NEW_CALL, call)
             return attempt
 
-        taken = self._database.write(work)
+        taken = self._database.write(work, urgent=True)
         if isinstance(taken, CapReached):
             raise taken
         return taken
@@ -179,6 +181,16 @@ class Calls:
             for chunk in chunks(calls):
                 for row in connection.execute(select(attempts).where(attempts.c.attempt.in_(chunk))):
                     found[row.attempt] = row.outcome == State.BOUGHT or row.charged == Charged.NO
+        return found
+
+    def made_by(self, run: str, keys: Iterable[Key]) -> set[Key]:
+        """Those of these images that a run has made a call for."""
+        found: set[Key] = set()
+        with self._database.reading() as connection:
+            for chunk in chunks(keys):
+                mine = (attempts.c.run == run, tuple_(*key_of(attempts)).in_(chunk))
+                for row in connection.execute(select(*key_of(attempts)).where(*mine)):
+                    found.add((row.sku, row.template, row.fingerprint))
         return found
 
     def adopt(self, standing: Standing, owner: Owner) -> Orphan | Standing | None:

@@ -25,6 +25,7 @@ from flows.batch.problems import LedgerUnavailable, NotStarted, Problem
 VARIABLE = "ROWSHOT_LEDGER"
 LOCK_WAIT_S = 60
 CONNECT_WAIT_S = 20
+MOST_TOGETHER = 16  # rows that share a transaction while none is urgent: one that is may come at any moment
 
 Result = TypeVar("Result")
 
@@ -118,7 +119,6 @@ class _Write:
     """One row's part of a transaction that several share."""
 
     work: Callable[[Connection], Any]
-    files: Sequence[Path]
     done: Future[Any]
 
 
@@ -130,8 +130,11 @@ class Database:
         self._is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer at a time, and its own waiting is a poll that starves some: take turns instead.
         self._turn = threading.Lock()
+        self._urgent: deque[_Write] = deque()
         self._waiting: deque[_Write] = deque()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._unsafe: deque[tuple[Sequence[Path], _Write]] = deque()
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="ledger-files")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -148,30 +151,60 @@ class Database:
         with self._turn if self._is_sqlite else nullcontext(), self._begun() as connection:
             yield connection
 
-    def write(self, work: Callable[[Connection], Result], files: Sequence[Path] = ()) -> Result:
+    def write(
+        self, work: Callable[[Connection], Result], files: Sequence[Path] = (), *, urgent: bool = False
+    ) -> Result:
         """Do one row's work in a transaction, and return once it is safe on disk; `files` are so before it.
 
         On SQLite the rows that wait meanwhile share the next transaction: a commit waits for the disk, and many rows
-        that end together would otherwise wait for as many. Raises: LedgerUnavailable, and what `work` raises.
+        that end together would otherwise wait for as many. Those that are `urgent`, for a call waits for them, go
+        before the others. Raises: LedgerUnavailable, and what `work` raises.
         """
         if not self._is_sqlite:
             sync(files)
             with self._begun() as connection:
                 return work(connection)
         done: Future[Result] = Future()
-        self._waiting.append(_Write(work, files, done))
-        self._writer.submit(self._write_waiting)
+        one = _Write(work, done)
+        if files:  # by a thread of its own, so that no other row's transaction waits for them
+            self._unsafe.append((files, one))
+            self._syncer.submit(self._sync_waiting)
+        else:
+            self._put(one, urgent=urgent)
         return done.result()
 
+    def _put(self, one: _Write, *, urgent: bool = False) -> None:
+        (self._urgent if urgent else self._waiting).append(one)
+        self._writer.submit(self._write_waiting)
+
+    def _sync_waiting(self) -> None:
+        several = [self._unsafe.popleft() for _ in range(len(self._unsafe))]
+        self._sync_together(several)
+
+    def _sync_together(self, several: Sequence[tuple[Sequence[Path], _Write]]) -> None:
+        try:
+            sync(path for files, _ in several for path in files)
+        except OSError as error:
+            if len(several) > 1:  # one of them failed: the others must not suffer by it
+                for one in several:
+                    self._sync_together([one])
+                return
+            for _, write in several:
+                write.done.set_exception(error)
+        else:
+            for _, write in several:
+                self._put(write)
+
     def _write_waiting(self) -> None:
-        several = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        """One turn. There are as many turns as writes, so whoever has to let others go first has a turn left."""
+        waiting, most = (self._urgent, len(self._urgent)) if self._urgent else (self._waiting, MOST_TOGETHER)
+        several = [waiting.popleft() for _ in range(min(most, len(waiting)))]
         if several:  # else an earlier turn took them along
             self._write_together(several)
 
     def _write_together(self, several: Sequence[_Write]) -> None:
         try:
             with self._turn, self._begun() as connection:
-                sync(path for one in several for path in one.files)
                 results = [one.work(connection) for one in several]
         except Exception as error:  # noqa: BLE001 - it is raised again where the row's own thread waits
             if len(several) > 1 and not isinstance(error, LedgerUnavailable):

@@ -5,7 +5,20 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Dialect, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeDecorator
 
 NANO = Decimal(1_000_000_000)
@@ -38,6 +51,7 @@ class Delivered(StrEnum):
     PUBLISHED = "published"
     WITHDRAWN = "withdrawn"
     FAILED = "failed"
+    REFUSED = "refused"  # by a person, who has looked at it
 
 
 class Charged(StrEnum):
@@ -220,6 +234,22 @@ owners = Table(
     Column("pid", Integer, nullable=False),
     Column("pid_started", Float, nullable=False),
     Column("alive_until", Float, nullable=False),
+)
+
+# The parts that a large run is cut into, each bought by a flow run of its own. `jobs`: what it is to buy, packed;
+# `tries`: its flow runs so far; `owner`: who works on it.
+shards = Table(
+    "shards",
+    metadata,
+    Column("run", String(36), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("rows", Integer, nullable=False),
+    Column("jobs", LargeBinary, nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("owner", String(36), nullable=False, default=""),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("at", Float, nullable=False),
 )
 
 # What is spent or reserved, by run ("run:ID") and by day ("day:2026-11-21", UTC): the sums of attempts.price_usd, kept

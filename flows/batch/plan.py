@@ -11,7 +11,7 @@ from flows.batch.costs import price_of
 from flows.batch.jobs import Batch, Job, Source
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_images import Key, Standing
-from flows.batch.ledger_tables import Delivered, State
+from flows.batch.ledger_tables import State
 from flows.batch.prices import PriceBook, dollars_or_free
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.publishing import PublishRow
@@ -93,12 +93,21 @@ class Plan:
         return tuple([*sorted(first.values(), key=lambda job: job.line), *rest][:SAMPLES])
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left to do of some jobs: `todo`, `to_store` and `to_publish` as in a plan."""
+
+    todo: tuple[Job, ...] = ()
+    to_store: tuple[StoreRow, ...] = ()
+    to_publish: tuple[PublishRow, ...] = ()
+
+
 def plan_batch(settings: BatchSettings, source: Source, run: BatchRun) -> Plan:
     """Read the CSV and hold it against the ledger. Buys nothing and writes nothing.
 
     Raises: NotStarted with all that is wrong with the file.
     """
-    batch = with_redos(read_jobs(settings, source, run.prices), run.ledger)
+    batch = with_redos(read_jobs(settings, source, run.prices, run.csv), run.ledger)
     return make_plan(settings, batch, run)
 
 
@@ -138,13 +147,22 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
         states=Counter(states.values()),
         new=sum(1 for key, state in states.items() if state is State.PENDING and key not in changed),
         changed=len(changed),
-        costs=_costs_by_model(to_buy, prices),
+        costs=costs_by_model(to_buy, prices),
         warnings=_warnings(to_buy, prices),
         comparison=compare(to_buy, prices),
         elsewhere_usd=bought_elsewhere(to_buy, prices),
         to_store=tuple(to_store),
         to_publish=tuple(to_publish),
     )
+
+
+def left_of(jobs: Sequence[Job], run: BatchRun) -> Left:
+    """Hold jobs that were planned before against the ledger as it is now."""
+    standings = run.ledger.standings(job.key for job in jobs)
+    is_here = _is_here(jobs, standings, run.ledger, run.output)
+    _, todo = _choose(jobs, standings, run.request.again, is_here, 0)
+    to_store, to_publish = _to_hand_on(jobs, standings, is_here, run)
+    return Left(tuple(todo), tuple(to_store), tuple(to_publish))
 
 
 def check_changed(settings: BatchSettings, plan: Plan) -> None:
@@ -154,7 +172,7 @@ def check_changed(settings: BatchSettings, plan: Plan) -> None:
             [
                 Problem(
                     f"{plan.changed} rows that had an image have changed and would be bought anew.",
-                    "If that is meant, give --yes (in the form: Buy many changed rows).",
+                    "If that is meant, give --yes.",
                 )
             ]
         )
@@ -210,7 +228,7 @@ def _to_hand_on(
         shown = published.get(key)
         if not shelf.has(row, stored.get(key)):
             to_store.append(row)
-        elif site and (shown is None or shown.state is not Delivered.PUBLISHED or shown.url != url):
+        elif site and (shown is None or shown.is_due(url)):
             to_publish.append(PublishRow(key, row.job.sku, row.job.template, url))
     return to_store, to_publish
 
@@ -225,7 +243,8 @@ def _is_here(
     return lambda job: job.key in places and output.has(job, places[job.key])
 
 
-def _costs_by_model(jobs: Sequence[Job], prices: PriceBook) -> tuple[ModelCost, ...]:
+def costs_by_model(jobs: Sequence[Job], prices: PriceBook) -> tuple[ModelCost, ...]:
+    """What these images would cost, a line a model; those of no known price stand apart."""
     counted: Counter[tuple[str, Decimal | None]] = Counter()
     for job in jobs:
         price = price_of(job, prices)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from blocks.errors import DeliveryRefused, DeliveryUnavailable
 from flows.batch.deliveries import Deliveries, Delivery
 from flows.batch.ledger_images import Key
-from flows.batch.ledger_tables import Delivered
 from flows.batch.stores import NEVER
 
 PATIENCE_S = 300.0  # for one block of rows
@@ -87,7 +86,7 @@ def publish_rows(
     in_vain = 0
     for row in rows:
         before = known.get(row.key)
-        if before is not None and before.state is Delivered.PUBLISHED and before.url == row.url:
+        if before is not None and not before.is_due(row.url):
             continue
         try:
             patience.call(partial(_publish, row, site, deliveries, run, before))

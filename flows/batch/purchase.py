@@ -29,7 +29,7 @@ from flows.batch.ledger_images import Attempt, Orphan, Place, Standing
 from flows.batch.ledger_tables import Charged, State
 from flows.batch.owners import Owner
 from flows.batch.problems import LedgerUnavailable
-from flows.batch.slots import RunStopped, Slots
+from flows.batch.slots import Call, RunStopped, Slots
 from flows.batch.stores import NotFetched, OutputFolder, StoreUnusable, nothing_stored
 from flows.batch.uploads import Shelf
 
@@ -107,9 +107,9 @@ class Purchase:
     def _get(self, job: Job) -> tuple[Place, bool]:
         tries = _Tries()
         while True:
-            with self.slots.hold():
+            with self.slots.hold() as call:
                 held = self._take(job, tries)
-                asked = (held, self._ask(held, tries)) if isinstance(held, Attempt) else held
+                asked = (held, self._ask(held, tries, call)) if isinstance(held, Attempt) else held
             if isinstance(asked, tuple):
                 bought = self._settle(*asked, tries)  # with the slot free again: the next call need not wait
                 if bought is not None:
@@ -141,20 +141,22 @@ class Purchase:
             self.output.close_call(folder)
         return taken
 
-    def _ask(self, attempt: Attempt, tries: "_Tries") -> GeneratedImage | ImageGenerationError:
+    def _ask(self, attempt: Attempt, tries: "_Tries", call: Call) -> GeneratedImage | ImageGenerationError:
         """Make one call. Where the provider asks for patience, or won't serve anybody, no other call starts."""
         try:
-            return self._answer(attempt, self.generator.generate)
+            image = self._answer(attempt, self.generator.generate)
         except RateLimited as error:
             tries.refusals += 1
             backoff_s = min(2.0**tries.refusals, LONGEST_BACKOFF_S) + random.random()  # noqa: S311 - spreads calls
-            self.slots.pause(backoff_s if error.retry_after_s is None else error.retry_after_s)
+            self.slots.refused(call, backoff_s if error.retry_after_s is None else error.retry_after_s)
             return error
         except StopError as error:
             self.slots.stop(error)
             return error
         except ImageGenerationError as error:
             return error
+        self.slots.answered()
+        return image
 
     def _settle(self, attempt: Attempt, answer: GeneratedImage | ImageGenerationError, tries: "_Tries") -> Place | None:
         """Write down what came of a call. None where another is due: after patience, or after one paid for nothing."""

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flows.batch.choices import template_folders
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job, Source, identity
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted, Problem
-from flows.batch.prompts import BUILT_IN, Templates, load_templates
+from flows.batch.prompts import Templates, load_templates
 from flows.batch.rows import RowReport
 from flows.batch.settings import RedoSettings
 
@@ -61,8 +62,7 @@ def redo_jobs(settings: RedoSettings, redo: Redo, ledger: Ledger, source: Source
     if foreign:
         mend = "Name that one with --generator; for another, run the CSV with it."
         raise NotStarted([Problem(f"The images were made by {', '.join(foreign)}.", mend)])
-    own = [Path(settings.templates).expanduser()] if settings.templates else []
-    templates = load_templates([*own, BUILT_IN])
+    templates = load_templates(template_folders(settings.templates))
     originals = ledger.jobs([(row.sku, row.template, row.fingerprint) for row in redo.rows])
     return tuple(_again(settings, job, ledger, source, templates) for job in originals)
 

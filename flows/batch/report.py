@@ -1,8 +1,8 @@
 """The files a batch leaves for people and shops: manifest.csv, results.csv, failures.csv and the contact sheet."""
 
 import csv
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows.batch.contact_sheet import write_contact_sheet
 from flows.batch.files import replacing
+from flows.batch.report_totals import Totals
 from flows.batch.rows import RowReport, Status
 
 MANIFEST_COLUMNS = (
@@ -24,12 +25,25 @@ ERROR_COLUMN = "rowshot_error"
 _FORMULA_STARTS = tuple("=+-@\t\r\n")
 
 
+Cells = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A CSV to write. `cells` gives what it has of a row, told if it is the first of its sku and template, or None."""
+
+    path: Path
+    columns: Sequence[str]
+    cells: Callable[[RowReport, bool], Cells | None]
+
+
 @dataclass(frozen=True)
 class Report:
     """One run of one CSV, or the newest state of an output folder.
 
     `title` is the CSV's name, `spent_usd` what this run has paid, `columns` the input's own, in their order. `rows` are
-    in the order of the input's lines; a duplicated line has a row of its own with the same sku and template.
+    in the order of the input's lines; a duplicated line has a row of its own with the same sku and template. They are
+    gone through several times, and may come from the ledger each time.
     """
 
     title: str
@@ -37,33 +51,40 @@ class Report:
     started: datetime
     ended: datetime
     spent_usd: Decimal
-    rows: Sequence[RowReport]
+    rows: Iterable[RowReport]
     columns: tuple[str, ...]
-    everything: Sequence[RowReport] | None = None
+    everything: Iterable[RowReport] | None = None
 
     @cached_property
+    def totals(self) -> Totals:
+        """The sums of its rows."""
+        return Totals.of(self.rows)
+
+    def passing(self) -> Iterator[tuple[RowReport, bool]]:
+        """Its rows, each with whether it is the first of its sku and template; the sums are known once all passed."""
+        totals = Totals()
+        yield from totals.watching(self.rows)
+        self.__dict__["totals"] = totals  # so is a cached property kept
+
+    @property
     def counts(self) -> dict[Status, int]:
         """How many of the input's rows are in each state, in the states' own order; those with none are left out."""
-        found = Counter(row.status for row in self.rows)
-        return {status: found[status] for status in Status if found[status]}
+        return self.totals.counts
 
-    @cached_property
-    def distinct_rows(self) -> tuple[RowReport, ...]:
-        """The first row of every sku and template. A row without a sku stands for itself."""
-        first: dict[tuple[str, str, int], RowReport] = {}
-        for row in self.rows:
-            first.setdefault((row.sku, row.template, 0 if row.sku else row.line), row)
-        return tuple(first.values())
-
-    @cached_property
+    @property
     def price_usd(self) -> Decimal:
         """What all the images here have cost, in this run and before it; rows of unknown price count as nothing."""
-        return sum((row.price_usd for row in self.distinct_rows if row.price_usd is not None), Decimal(0))
+        return self.totals.price_usd
 
-    @cached_property
+    @property
     def price_is_estimated(self) -> bool:
         """Whether a list price is part of `price_usd`."""
-        return any(row.price_is_estimated for row in self.distinct_rows if row.price_usd is not None)
+        return self.totals.price_is_estimated
+
+    @cached_property
+    def whole(self) -> "Report":
+        """The same of everything in the output: what manifest.csv and the contact sheet show."""
+        return self if self.everything is None else replace(self, rows=self.everything, everything=None)
 
 
 def write_report(folder: Path, report: Report, base: str = "") -> None:
@@ -73,28 +94,37 @@ def write_report(folder: Path, report: Report, base: str = "") -> None:
     contact sheet's links. Each file is replaced whole: a reader sees the old one or the new one. Raises OSError if one
     can't be written; the others then are as they were or whole.
     """
-    whole = report if report.everything is None else replace(report, rows=report.everything)
-    _write_csv(folder / "manifest.csv", MANIFEST_COLUMNS, map(_manifest_cells, whole.distinct_rows))
+    whole = report.whole
+    manifest = _Table(
+        folder / "manifest.csv", MANIFEST_COLUMNS, lambda row, is_first: _manifest_cells(row) if is_first else None
+    )
     # Somebody may feed one of our own files back in: what it says of an earlier run is not the input's.
     own = tuple(column for column in report.columns if column not in {*IMAGE_COLUMNS, ERROR_COLUMN})
-    _write_csv(folder / "results.csv", (*own, *IMAGE_COLUMNS), _result_rows(report.rows, own))
+    results = _Table(folder / "results.csv", (*own, *IMAGE_COLUMNS), lambda row, _: _result_cells(row, own))
+    if whole is report:
+        _write_tables(report.passing(), manifest, results)
+    else:
+        _write_tables(whole.passing(), manifest)
+        _write_tables(report.passing(), results)
     _write_failures(folder / "failures.csv", report)
     write_contact_sheet(folder / "index.html", whole, base)
 
 
 def _write_failures(path: Path, report: Report) -> None:
-    failed = [row for row in report.rows if row.is_failure]
-    if not failed:
+    if not report.totals.failed:
         path.unlink(missing_ok=True)
         return
     own = tuple(column for column in report.columns if column != ERROR_COLUMN)
-    cells = ((*_own_cells(row, own), _foreign(row.error or row.error_kind or row.status)) for row in failed)
-    _write_csv(path, (*own, ERROR_COLUMN), cells)
+
+    def cells(row: RowReport, _: bool) -> Cells | None:
+        told = _foreign(row.error or row.error_kind or row.status)
+        return (*_own_cells(row, own), told) if row.is_failure else None
+
+    _write_tables(((row, True) for row in report.rows), _Table(path, (*own, ERROR_COLUMN), cells))
 
 
-def _result_rows(rows: Iterable[RowReport], own: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for row in rows:
-        yield (*_own_cells(row, own), row.status.value, row.path, _foreign(row.url))
+def _result_cells(row: RowReport, own: tuple[str, ...]) -> Cells:
+    return (*_own_cells(row, own), row.status.value, row.path, _foreign(row.url))
 
 
 def _own_cells(row: RowReport, own: tuple[str, ...]) -> Iterator[str]:
@@ -102,7 +132,7 @@ def _own_cells(row: RowReport, own: tuple[str, ...]) -> Iterator[str]:
     return (row.cells.get(column, "") for column in own)
 
 
-def _manifest_cells(row: RowReport) -> tuple[str | int, ...]:
+def _manifest_cells(row: RowReport) -> Cells:
     return (
         row.line,
         row.sku,
@@ -133,13 +163,24 @@ def _plain(amount: Decimal | None) -> str:
     return "" if amount is None else f"{amount:f}"
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[str | int]]) -> None:
+def _write_tables(rows: Iterable[tuple[RowReport, bool]], *tables: _Table) -> None:
+    """Write CSV files in one pass over the rows."""
+    with ExitStack() as files:
+        writing = [(files.enter_context(_csv(table)), table.cells) for table in tables]
+        for row, is_first in rows:
+            for write, cells in writing:
+                if (found := cells(row, is_first)) is not None:
+                    write(found)
+
+
+@contextmanager
+def _csv(table: _Table) -> Iterator[Callable[[Cells], object]]:
     # The byte order mark is what tells Excel on Windows that this is UTF-8. A provider's message may hold half a
     # surrogate pair, which has no UTF-8: better spelt out than the whole file lost.
     with (
-        replacing(path) as beside,
+        replacing(table.path) as beside,
         beside.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\r\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerow(table.columns)
+        yield writer.writerow

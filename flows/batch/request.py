@@ -1,16 +1,21 @@
 """What a run is asked for, of a CSV or of images to be made again."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from flows.batch.caps import NO_CAPS, Caps
 from flows.batch.ledger_tables import State
 from flows.batch.settings import BatchSettings, RedoSettings
+from flows.batch.settings_groups import Approve
+from flows.batch.sources import source_name
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run is asked for, whether of a CSV or of a redo. `name` is what its reports are called."""
+    """What a run is asked for, whether of a CSV or of a redo. `name` is what its reports are called.
+
+    `holds_back`: its images wait for a person before they are published. `global_limit` and `tag_limit` name the
+    server's limits that it keeps to, where they are given.
+    """
 
     name: str
     output: str
@@ -19,6 +24,9 @@ class Request:
     again: frozenset[State] = frozenset()
     caps: Caps = NO_CAPS
     prices: str = ""
+    holds_back: bool = False
+    global_limit: str = ""
+    tag_limit: str = ""
 
     @classmethod
     def of(cls, settings: BatchSettings) -> "Request":
@@ -30,13 +38,16 @@ class Request:
         }
         again = frozenset(state for state, yes in allowed.items() if yes)
         return cls(
-            name=Path(settings.csv).name,
+            name=source_name(settings.csv, settings.pasted),
             output=settings.output,
             ledger=settings.advanced.ledger,
             concurrency=settings.concurrency,
             again=again,
             caps=settings.money.caps,
             prices=settings.money.prices,
+            holds_back=settings.approve is Approve.BEFORE_PUBLISHING,
+            global_limit=settings.advanced.global_limit,
+            tag_limit=settings.advanced.tag_limit,
         )
 
     @classmethod

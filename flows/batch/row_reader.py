@@ -2,35 +2,38 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
+from flows.batch.choices import template_folders
 from flows.batch.csv_file import Sheet, read_csv
 from flows.batch.jobs import Batch, InputRow, Job, Source, identity
 from flows.batch.prices import PriceBook
 from flows.batch.problems import NotStarted, Problem
-from flows.batch.prompts import BUILT_IN, PromptTemplate, RenderError, Templates, load_templates
+from flows.batch.prompts import PromptTemplate, RenderError, Templates, load_templates
 from flows.batch.settings import BatchSettings
+from flows.batch.sources import CsvSource
 
 LONGEST_SKU = 128
 LONGEST_PROMPT = 32_000
 PARAM = "param."
 
 
-def read_jobs(settings: BatchSettings, source: Source, prices: PriceBook) -> Batch:
-    """Read, validate and render every row of the batch's CSV.
+def read_jobs(settings: BatchSettings, source: Source, prices: PriceBook, csv: CsvSource | None = None) -> Batch:
+    """Read, validate and render every row of the batch's CSV: `csv` where it was fetched, else the file that it names.
 
     Raises: NotStarted with all that is wrong, unless it is only single rows and `skip_invalid` says to go on.
     """
-    sheet = read_csv(Path(settings.csv).expanduser())
-    own = [Path(settings.advanced.templates).expanduser()] if settings.advanced.templates else []
-    reader = _RowReader(settings, source, prices, load_templates([*own, BUILT_IN]), sheet.columns)
+    csv = csv or CsvSource.local(settings)
+    sheet = read_csv(csv.path, csv.content)
+    reader = _RowReader(
+        settings, source, prices, load_templates(template_folders(settings.advanced.templates)), sheet.columns
+    )
     reader.check_file()
     rows = sorted([*reader.read(sheet), *_left_out(sheet)], key=lambda row: row.line)
     problems = sorted([*sheet.problems, *reader.problems], key=lambda problem: problem.line)
     if any(problem.whole_file for problem in problems) or (problems and not settings.rows.skip_invalid):
         raise NotStarted(problems)
     jobs = {row.job.key: row.job for row in rows if row.job}
-    return Batch(Path(settings.csv).name, sheet.columns, tuple(rows), tuple(jobs.values()), tuple(problems))
+    return Batch(csv.name, sheet.columns, tuple(rows), tuple(jobs.values()), tuple(problems))
 
 
 def _left_out(sheet: Sheet) -> Iterator[InputRow]:

@@ -1,8 +1,7 @@
 """A row's fate, put together from its own row, its image and its place in the ledger."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -131,54 +130,53 @@ def status_now(living: list[str]) -> ColumnElement[str]:
     )
 
 
-def report_of(row: Row[Any], columns: Sequence[str]) -> RowReport:
+def report_of(found: Row[Any], columns: Sequence[str]) -> RowReport:
     """One of REPORTED's rows; `columns` are those of its file."""
-    status = Status(row.status)
-    cells = dict(zip(columns, json.loads(row.cells), strict=True))
-    planned = RowReport(
-        run=row.run,
-        line=row.line,
-        sku=row.sku,
-        template=row.template,
-        status=status,
-        model=row.model,
-        generator=row.generator,
-        fingerprint=row.fingerprint,
-        prompt=row.prompt,
-        error_kind="Invalid" if row.problem else "",
-        error=row.problem,
-        cells=cells,
-    )
-    if row.state is None:
-        return planned
-    unsettled = status is Status.UNKNOWN and row.state == State.SUBMITTED
-    undelivered = (status is Status.BOUGHT and bool(row.store)) or (status is Status.STORED and bool(row.cms))
-    kind, error = row.error_kind, row.error
+    row = dict(zip(found._fields, found, strict=True))  # asked for each by its name, a Row takes many times as long
+    status = Status(row["status"])
+    cells = dict(zip(columns, json.loads(row["cells"]), strict=True))
+    planned = {
+        "run": row["run"],
+        "line": row["line"],
+        "sku": row["sku"],
+        "template": row["template"],
+        "status": status,
+        "model": row["model"],
+        "generator": row["generator"],
+        "fingerprint": row["fingerprint"],
+        "prompt": row["prompt"],
+        "cells": cells,
+    }
+    if row["state"] is None:
+        return RowReport(**planned, error_kind="Invalid" if row["problem"] else "", error=row["problem"])
+    unsettled = status is Status.UNKNOWN and row["state"] == State.SUBMITTED
+    undelivered = (status is Status.BOUGHT and bool(row["store"])) or (status is Status.STORED and bool(row["cms"]))
+    kind, error = row["error_kind"], row["error"]
     if undelivered:
         kind, error = _delivery_error(row, status)
-    return replace(
-        planned,
-        path=row.path if status.has_image and row.path else "",
-        original=row.original if status.has_image and row.original else "",
-        thumbnail=row.thumbnail if status.has_image and row.thumbnail else "",
-        url=(row.store_url or "") if row.store else row.url,
-        attempts=row.attempts,
-        paid_calls=row.paid_calls,
-        credits_used=row.credits_used,
-        price_usd=row.price_usd,
-        price_is_estimated=row.price_is_estimated,
-        request_id=row.request_id,
-        seconds=row.seconds,
-        width=row.width,
-        height=row.height,
+    return RowReport(
+        **planned,
+        path=row["path"] if status.has_image and row["path"] else "",
+        original=row["original"] if status.has_image and row["original"] else "",
+        thumbnail=row["thumbnail"] if status.has_image and row["thumbnail"] else "",
+        url=(row["store_url"] or "") if row["store"] else row["url"],
+        attempts=row["attempts"],
+        paid_calls=row["paid_calls"],
+        credits_used=row["credits_used"],
+        price_usd=row["price_usd"],
+        price_is_estimated=row["price_is_estimated"],
+        request_id=row["request_id"],
+        seconds=row["seconds"],
+        width=row["width"],
+        height=row["height"],
         error_kind="OutcomeUnknown" if unsettled else kind,
         error=UNSETTLED if unsettled else error,
         undelivered=undelivered,
     )
 
 
-def _delivery_error(row: Row[Any], status: Status) -> tuple[str, str]:
+def _delivery_error(row: Mapping[str, Any], status: Status) -> tuple[str, str]:
     """Why a row that has its image is not where it was to go; empty where that was not tried yet."""
     if status is Status.BOUGHT:
-        return row.store_error_kind or "", row.store_error or ""
-    return row.cms_error_kind or "", row.cms_error or ""
+        return row["store_error_kind"] or "", row["store_error"] or ""
+    return row["cms_error_kind"] or "", row["cms_error"] or ""

@@ -71,3 +71,8 @@ class RowReport:
     def is_failure(self) -> bool:
         """Whether the row belongs in failures.csv: it has no image, or that could not be handed on."""
         return self.status.is_failure or (self.undelivered and bool(self.error))
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether its image is a drawn stand-in."""
+        return self.generator.partition("/")[0] == "proof"

@@ -2,14 +2,14 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from flows.batch.batch_rows import Run
+from flows.batch.batch_rows import OutputRows, Run
 from flows.batch.costs import Costs, Dearest
 from flows.batch.files import slug
 from flows.batch.jobs import Batch, Job
@@ -24,6 +24,7 @@ from flows.batch.request import Request
 from flows.batch.row_reports import UNSETTLED
 from flows.batch.rows import RowReport, Status
 from flows.batch.slots import Slots
+from flows.batch.sources import CsvSource
 from flows.batch.stores import UNUSED_S, OutputFolder, StoreUnusable
 from flows.batch.summary import Summary
 from flows.batch.uploads import Shelf
@@ -33,7 +34,10 @@ from flows.batch.uploads import Shelf
 class BatchRun:
     """One run: what it works with, and what it has come to.
 
-    `shelf` and `site` are the store and the CMS that it hands images on to, where it was asked to.
+    `ended` and `failed` are how many of its rows have ended so far, and how many of those failed.
+
+    `csv` is its spreadsheet where that was fetched; `shelf` and `site` are the store and the CMS that it
+    hands images on to, where it was asked to.
     """
 
     id: str
@@ -45,10 +49,13 @@ class BatchRun:
     started_at: float
     provider: str = ""
     columns: tuple[str, ...] = ()
+    csv: CsvSource | None = None
     shelf: Shelf | None = None
     site: Site | None = None
     delivery_stopped: str = ""
     last_report: Report | None = None
+    ended: int = 0
+    failed: int = 0
     under_way: ExitStack = field(default_factory=ExitStack)
     dearest: Dearest = field(default_factory=Dearest)
 
@@ -120,11 +127,12 @@ class BatchRun:
         ledger_rows = self.ledger.rows
         newest = ledger_rows.newest_run(self.output.name, of_csv=True)
         columns = newest.columns if newest else ()
-        everything = tuple(ledger_rows.report(self.output.name))
-        of_csv = tuple(row for row in everything if newest and row.run == newest.id)
+        everything = OutputRows(ledger_rows, self.output.name)
+        of_csv = OutputRows(ledger_rows, self.output.name, of=newest.id) if newest else ()
         again = {(job.sku, job.template) for job in redone}
-        mine = tuple(row for row in everything if (row.sku, row.template) in again)
-        mine = tuple(_as_they_went(mine, redone, self.ledger)) or tuple(ledger_rows.report(self.output.name, self.id))
+        redo = tuple(row for row in everything if (row.sku, row.template) in again) if again else ()
+        mine: Iterable[RowReport] = tuple(_as_they_went(redo, redone, self.ledger))
+        mine = mine or OutputRows(ledger_rows, self.output.name, self.id)
         spent = ledger_rows.spent(self.id)
         report = Report(
             title=self.request.name,
@@ -137,22 +145,24 @@ class BatchRun:
         )
         try:
             write_report(self.output.root / "runs" / self._folder_name(), report, base="../../")
-            self.last_report = replace(report, rows=everything)
-            write_report(self.output.root, replace(report, rows=of_csv, columns=columns, everything=everything))
+            newest_report = replace(report, rows=of_csv, columns=columns, everything=everything)
+            self.last_report = newest_report.whole
+            write_report(self.output.root, newest_report)
         except OSError as error:
             told = f"The reports in {self.output.root} can't be written: {error}. Mend that and run the command again."
             self.slots.stop(StoreUnusable(told))
         failures = self.output.root / "failures.csv"
+        totals = report.totals
         return Summary(
-            counts=report.counts,
-            failures=tuple(row for row in mine if row.is_failure),
-            undelivered=sum(row.undelivered for row in mine),
+            counts=totals.counts,
+            failures=tuple(totals.failed),
+            undelivered=totals.undelivered,
             delivery_stopped=self.delivery_stopped,
             spent_usd=spent.usd,
             in_doubt_usd=spent.in_doubt_usd,
             bought=spent.bought,
             seconds=time.time() - self.started_at,
-            paid_twice=sum(row.paid_calls > 1 for row in mine),
+            paid_twice=totals.paid_again,
             contact_sheet=self.output.root / "index.html",
             failures_csv=failures if failures.exists() else None,
             stopped=str(self.slots.stopped or ""),

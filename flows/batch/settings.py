@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from flows.batch.caps import Caps
+from flows.batch.choices import AS_THE_TEMPLATE_SAYS, offer_models, offer_templates
 from flows.batch.settings_groups import (
     Advanced,
     Approve,
+    BlockName,
     Concurrency,
     Delivery,
     Form,
@@ -20,7 +22,8 @@ from flows.batch.settings_groups import (
     Templates,
 )
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# "" stands for what each row's template says, in a command's options as in the form's list.
+Model = Annotated[str, BeforeValidator(lambda given: "" if given == AS_THE_TEMPLATE_SAYS else given)]
 
 
 class BatchSettings(Form):
@@ -29,29 +32,33 @@ class BatchSettings(Form):
     csv: str = Field(
         default="",
         title="CSV file",
-        description="Path or address of the spreadsheet, a row an image: products.csv, s3://bucket/products.csv or "
-        "https://example.com/products.csv. Needs a column sku.",
+        description="The spreadsheet, a row an image; it needs a column `sku`. A path such as `examples/products.csv`, "
+        "an address such as `https://shop.example/products.csv`, a published Google Sheet's, or `s3://bucket/file.csv`.",
     )
     pasted: str = Field(
         default="",
         title="Or paste the rows",
-        description="The spreadsheet's rows themselves, with the line of column names on top.",
+        description="Copied out of the spreadsheet, with the line of column names on top. Taken in place of the file.",
     )
-    template: Name = Field(
+    template: str = Field(
         default="product",
         title="Template",
-        description="Prompt template for rows that name none in a column template.",
+        description="What kind of picture, for rows that don't say so in a column `template`.",
+        min_length=1,
+        json_schema_extra=offer_templates,
     )
     generator: str = Field(
         default="proof",
         title="Image generator",
-        description="proof (drawn here, free), anycap (the AnyCap CLI) or a block as type-slug/name, like anycap/team.",
+        description="`proof` draws a stand-in for nothing, `anycap` buys images; or a block's name, such as "
+        "`anycap/team`.",
         min_length=1,
     )
-    model: str = Field(
+    model: Model = Field(
         default="",
         title="Model",
-        description="Model for rows that name none. Empty: the template's own.",
+        description="Who draws, for rows that don't say so in a column `model`.",
+        json_schema_extra=offer_models,
     )
     approve: Approve = Field(
         default=Approve.NO,
@@ -85,8 +92,8 @@ class BatchSettings(Form):
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
-        if bool(self.csv.strip()) == bool(self.pasted.strip()):
-            raise ValueError("Name a CSV file, or paste the rows, and not both")
+        if not (self.csv or self.pasted):
+            raise ValueError("Name a CSV file, or paste its rows")
         return self
 
     @classmethod
@@ -109,8 +116,46 @@ _GROUP_OF = {
 BARE_NAMES = frozenset({*BatchSettings.model_fields, *_GROUP_OF}) - set(_GROUP_OF.values())
 
 
+class CheckSettings(Form):
+    """Which doors to the outside to try."""
+
+    generator: str = Field(
+        default="proof",
+        title="Image generator",
+        description="As in generate-images: proof, anycap, or a block as type-slug/name. It is asked for no image.",
+        min_length=1,
+    )
+    store: BlockName = Field(
+        default="",
+        title="Store",
+        description="As s3-bucket/NAME: a small object is written there and deleted. Empty: none is tried.",
+    )
+    cms: BlockName = Field(
+        default="",
+        title="CMS",
+        description="As cms-site/NAME: it is asked for its items, and nothing is changed. Empty: none is tried.",
+    )
+    sku: str = Field(
+        default="",
+        title="An item of the CMS",
+        description="A sku that the CMS has, to be read. Empty: only the list is asked for.",
+    )
+    notify: BlockName = Field(
+        default="",
+        title="Notify",
+        description="As slack-webhook/NAME. Empty: none is tried.",
+    )
+    send_test: bool = Field(
+        default=False,
+        title="Send a test message",
+        description="Only a message can prove a webhook. Whoever reads that channel sees it.",
+    )
+
+
 class RedoSettings(Form):
     """Which images to make again, on purpose, and with what words added."""
+
+    model_config = ConfigDict(str_strip_whitespace=False)  # a sku is taken as it is
 
     skus: list[str] = Field(
         title="SKUs",

@@ -1,14 +1,26 @@
 """The fields that several settings share, and the groups that the form shows them in."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from flows.batch.caps import Caps, Dollars
 from flows.batch.column_names import ColumnNames, parse_columns
 
-BlockName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
+_BLOCK = re.compile(r"([a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
+
+
+def _block(name: str) -> str:
+    if not _BLOCK.fullmatch(name):
+        raise PydanticCustomError("block", "Write a block as type/name, such as s3-bucket/shop, or leave it empty")
+    return name
+
+
+# No pattern in the form's schema: the server would quote it to whoever fills in the form.
+BlockName = Annotated[str, AfterValidator(_block)]
 
 MaxCost = Annotated[
     Dollars,
@@ -28,7 +40,7 @@ Prices = Annotated[
     str,
     Field(
         title="Price book",
-        description="A CSV of your own prices. Empty: ROWSHOT_PRICES, else the built-in price book.",
+        description="A CSV of your own prices. Empty: `ROWSHOT_PRICES`, else the built-in price book.",
     ),
 ]
 Concurrency = Annotated[
@@ -44,14 +56,15 @@ Templates = Annotated[
     str,
     Field(
         title="Templates folder",
-        description="A folder of your own templates, searched before the built-in ones.",
+        description="A folder of your own templates, searched before the built-in ones. Empty: `ROWSHOT_TEMPLATES`.",
     ),
 ]
 LedgerUrl = Annotated[
     str,
     Field(
         title="Ledger",
-        description="SQLAlchemy URL of the ledger of what was bought. Empty: ROWSHOT_LEDGER, else one file a user.",
+        description="Where it stands what was bought. Empty: the worker's `ROWSHOT_LEDGER`, else one file a user. "
+        "Never write an address with a password here: everybody who sees the run sees it.",
     ),
 ]
 
@@ -65,7 +78,7 @@ def _in_order(schema: dict[str, Any]) -> None:
 class Form(BaseModel):
     """Fields that are shown in the order they are written in; one that isn't known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_in_order)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, json_schema_extra=_in_order)
 
 
 class Approve(StrEnum):
@@ -92,7 +105,7 @@ class Money(Form):
         ge=0,
         le=1,
         title="Share of those that may fail",
-        description="The run stops if more than this share of the canary's rows failed: 0.2 is one in five.",
+        description="The run stops if more than this share of the rows tried first failed: 0.2 is one in five.",
     )
     prices: Prices = ""
 
@@ -108,22 +121,22 @@ class Delivery(Form):
     store: BlockName = Field(
         default="",
         title="Store",
-        description="An S3 bucket that images go to as well, as s3-bucket/NAME. Empty: the output folder alone.",
+        description="An S3 bucket for the images as well, such as `s3-bucket/rowshot`. Empty: the output folder alone.",
     )
     public_url: str = Field(
         default="",
         title="Public address",
-        description="How an image's address is made, such as https://cdn.example.com/{key}. Empty: a private bucket.",
+        description="How an image's address is made, such as `https://cdn.example.com/{key}`. Empty: a private bucket.",
     )
     cms: BlockName = Field(
         default="",
         title="CMS",
-        description="Where each image's address is published, as cms-site/NAME. Empty: nowhere.",
+        description="Where each image's address is published, such as `cms-site/rowshot`. Empty: nowhere.",
     )
     notify: BlockName = Field(
         default="",
         title="Notify",
-        description="Who is told when a run starts and ends, as slack-webhook/NAME. Empty: nobody.",
+        description="Who is told when a run starts and ends, such as `slack-webhook/rowshot`. Empty: nobody.",
     )
 
 
@@ -168,14 +181,14 @@ class Advanced(Form):
     columns: ColumnNames = Field(
         default="",
         title="Column names",
-        description="Where the sheet's names differ from the template's: product_name=title, color=colour.",
+        description="Where the sheet's names differ from the template's, such as `name=Title, color=Colour`.",
     )
     templates: Templates = ""
     ledger: LedgerUrl = ""
     global_limit: str = Field(
         default="",
         title="Global concurrency limit",
-        description="The limit on the server that all runs share. Empty: rowshot-PROVIDER, if the server has it.",
+        description="The limit on the server that all runs share. Empty: `rowshot-` and the provider's name, if there.",
     )
     tag_limit: str = Field(
         default="",
@@ -191,7 +204,7 @@ class Advanced(Form):
     shard_deployment: str = Field(
         default="",
         title="Deployment for shards",
-        description="Such as generate-shard/generate-shard: each shard is a flow run of it. Empty: all in this one.",
+        description="Such as `generate-shard/generate-shard`: each shard is a flow run of it. Empty: all in this one.",
     )
     shards_at_once: int = Field(
         default=4,

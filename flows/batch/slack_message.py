@@ -54,6 +54,12 @@ def start_message(title: str, rows: int, images: int, cost_usd: Decimal | None, 
     return _message(headline, [_section(escaped(told)), *_links(Links(run=run))], told)
 
 
+def question_message(title: str, question: str, run: str = "") -> Message:
+    """A run waits for somebody to answer on its page."""
+    headline = f"{_cut(title, _NAME)}: waits for your answer"
+    return _message(headline, [_section(escaped(_cut(question, _REASON))), *_links(Links(run=run))], question)
+
+
 def end_message(title: str, summary: Summary, links: Links, pictures: Iterable[Picture] = ()) -> Message:
     """A run has ended: counts, cost, time, failures by kind, where to look, and some of its images."""
     why = {"Ended early": summary.stopped, "Handing on ended early": summary.delivery_stopped}

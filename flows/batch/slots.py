@@ -2,47 +2,123 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flows.batch.pace import Pace
 
 
 class RunStopped(Exception):
     """The run is ending: this row was not begun and stays pending."""
 
 
-class Slots:
-    """At most `limit` calls at once; a pause or a stop holds for all of them.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A slot that is held for one call. `spell` tells under which width of the pool it began."""
 
-    `left` is set when calls in flight are waited for no longer.
+    spell: int
+
+
+class Slots:
+    """At most `limit` calls at once, and no more than are allowed from outside or than the provider takes.
+
+    A pause or a stop holds for all of them. `left` is set when calls in flight are waited for no longer.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.left = threading.Event()
-        self._free = limit
+        self._pace = Pace(limit)
+        self._allowed = limit
+        self._in_flight = 0
+        self._waiting = 0
+        self._starts: deque[tuple[float, int]] | None = None
         self._change = threading.Condition()
         self._not_before = 0.0
         self._stopped: BaseException | None = None
         self._interrupted = False
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> Iterator[Call]:
         """Hold a slot for one call. Raises: RunStopped once the run is ending."""
         with self._change:
-            while True:
-                if self._stopped is not None:
-                    raise RunStopped(str(self._stopped)) from self._stopped
-                pause_s = self._not_before - time.monotonic()
-                if self._free > 0 and pause_s <= 0:
-                    break
-                self._change.wait(pause_s if self._free > 0 else None)
-            self._free -= 1
+            self._waiting += 1
+            try:
+                call = self._begin()
+            finally:
+                self._waiting -= 1
         try:
-            yield
+            yield call
         finally:
             with self._change:
-                self._free += 1
+                self._in_flight -= 1
                 self._change.notify()
+
+    def _begin(self) -> Call:
+        while True:
+            if self._stopped is not None:
+                raise RunStopped(str(self._stopped)) from self._stopped
+            pause_s = self._not_before - time.monotonic()
+            free = self._in_flight < self._at_once and self._may_start()
+            if free and pause_s <= 0:
+                break
+            self._change.wait(pause_s if free else None)
+        if self._starts is not None:
+            until, left = self._starts.popleft()
+            if left > 1:
+                self._starts.appendleft((until, left - 1))
+        self._in_flight += 1
+        if self._in_flight < self._at_once:
+            self._change.notify()  # who was woken while there was a pause may have woken nobody else
+        return Call(self._pace.spell)
+
+    @property
+    def _at_once(self) -> int:
+        return min(self._allowed, self._pace.width)
+
+    def _may_start(self) -> bool:
+        if self._starts is None:
+            return True
+        while self._starts and self._starts[0][0] <= time.monotonic():
+            self._starts.popleft()
+        return bool(self._starts)
+
+    def refused(self, call: Call, pause_s: float) -> None:
+        """The provider asks for patience: no call starts for so long, and after that fewer are in flight."""
+        with self._change:
+            self._pace.refused(call.spell, self._in_flight)
+        self.pause(pause_s)
+
+    def answered(self) -> None:
+        """The provider took a call, whose slot is still held: where it takes all there are, more may follow."""
+        with self._change:
+            before = self._pace.width
+            self._pace.answered(self._in_flight)
+            if self._pace.width > before:
+                self._change.notify_all()
+
+    def allow(self, calls: int) -> None:
+        """Let so many be in flight from now on; those that are too many now end in their own time."""
+        with self._change:
+            self._allowed = min(self.limit, calls)
+            self._change.notify_all()
+
+    def grant(self, starts: int, seconds: float) -> None:
+        """Let so many more calls start within so many seconds. From the first grant on each start needs one."""
+        with self._change:
+            if self._starts is None:
+                self._starts = deque()
+            if starts > 0:
+                self._starts.append((time.monotonic() + seconds, starts))
+            self._change.notify_all()
+
+    def grant_freely(self) -> None:
+        """Let calls start without a grant again."""
+        with self._change:
+            self._starts = None
+            self._change.notify_all()
 
     def pause(self, seconds: float) -> None:
         """Let no call start for so long: the provider asked all of us to slow down."""
@@ -63,6 +139,23 @@ class Slots:
             deadline = threading.Timer(grace_s, self.left.set)
             deadline.daemon = True
             deadline.start()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are in flight now."""
+        return self._in_flight
+
+    @property
+    def wanted(self) -> int:
+        """How many calls would be in flight now if nothing held them back, up to the limit."""
+        with self._change:
+            return 0 if self._stopped is not None else min(self.limit, self._in_flight + self._waiting)
+
+    @property
+    def starts_left(self) -> int:
+        """How many calls may start yet by what was granted."""
+        with self._change:
+            return sum(left for _, left in self._starts) if self._may_start() and self._starts else 0
 
     @property
     def interrupted(self) -> bool:

@@ -74,6 +74,51 @@ def read_spending(ledger: Ledger, by: By) -> list[Spending]:
     return [_spending(row, _run_told(named[row.what]) if row.what in named else "") for row in found]
 
 
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """What one run has paid for the images of one model and template. `in_doubt_usd` is the part of `usd` that may have
+    been paid or not.
+    """
+
+    model: str
+    template: str
+    images: int
+    paid_calls: int
+    usd: Decimal
+    in_doubt_usd: Decimal
+
+
+def run_costs(ledger: Ledger, run: str) -> list[RunCost]:
+    """What a run has bought, a line for each model and template; free images are in it."""
+    doubt = attempts.c.charged == Charged.MAYBE
+    wanted = (
+        select(
+            func.coalesce(images.c.model, "").label("model"),
+            attempts.c.template,
+            _count(attempts.c.outcome == State.BOUGHT).label("images"),
+            func.count().label("paid_calls"),
+            func.sum(attempts.c.price_usd).label("usd"),
+            _sum(doubt).label("in_doubt_usd"),
+        )
+        .select_from(attempts.outerjoin(images, _same_image()))
+        .where(attempts.c.run == run, attempts.c.charged != Charged.NO)
+        .group_by("model", attempts.c.template)
+        .order_by("model", attempts.c.template)
+    )
+    with ledger.reading() as connection:
+        return [
+            RunCost(
+                row.model,
+                row.template,
+                row.images,
+                row.paid_calls,
+                row.usd or Decimal(0),
+                row.in_doubt_usd or Decimal(0),
+            )
+            for row in connection.execute(wanted)
+        ]
+
+
 def total_of(lines: Sequence[Spending]) -> Spending:
     """All lines added up."""
     return Spending(

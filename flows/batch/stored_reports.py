@@ -60,7 +60,7 @@ def upload_reports(run: BatchRun) -> str:
 
 
 def _links(shelf: Shelf, report: Report) -> StoreLinks:
-    rows = [row for row in report.rows if row.url and row.path and row.url == shelf.url(row.path)]
+    rows = (row for row in report.rows if row.url and row.path and row.url == shelf.url(row.path))
     paths = frozenset(path for row in rows for path in (row.path, row.thumbnail) if path)
     until = "" if shelf.addresses else f"{shelf.store.signed_until():%Y-%m-%d %H:%M} UTC"
     return StoreLinks(shelf, paths, until)

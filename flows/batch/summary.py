@@ -47,6 +47,23 @@ class Summary:
         return sum(count for status, count in self.counts.items() if status.is_failure)
 
     @property
+    def held_back(self) -> int:
+        """Rows whose image is at hand and was not tried to be handed on."""
+        return self.undelivered - sum(1 for row in self.failures if row.undelivered)
+
+    @property
+    def told(self) -> str:
+        """How the run ended, as short as a list of runs has room for: 498 of 500, 2 refused."""
+        words = {Status.REJECTED: "refused", Status.UNKNOWN: "in doubt"}
+        rest = [
+            f"{count:,} {words.get(status, status.value)}"
+            for status, count in self.counts.items()
+            if count and not status.has_image
+        ]
+        rest += [f"{self.undelivered:,} not handed on yet"] if self.undelivered else []
+        return ", ".join([f"{self.images:,} of {sum(self.counts.values()):,}", *rest])
+
+    @property
     def exit_code(self) -> int:
         """0 every row asked for has its image where it was to go; 1 some have not; 3 the run ended early."""
         if self.stopped or self.delivery_stopped:

@@ -1,50 +1,25 @@
 """What a person sees of a run in the server's UI."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.batch.comparison import SIZES, Comparison
+from flows.batch.markdown import plain
 from flows.batch.plan import Plan
 from flows.batch.prices import dollars, dollars_or_free
+from flows.batch.problems import LedgerUnavailable
+from flows.batch.run import BatchRun
+from flows.batch.small_sheet import SmallPicture, small_pictures
+from flows.batch.spend import run_costs
 from flows.batch.summary import Summary
 from flows.tasks.stopping import UNREACHABLE
 
-EVERY_S = 5.0
 MOST_FAILURES = 500
-
-
-class Progress:
-    """A progress artifact, updated as rows end, and at most every few seconds."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._done = 0
-        self._told_at = time.monotonic()
-        self._artifact: UUID | None = None
-        with _only_shown():
-            begun = 0.0 if rows else 100.0
-            self._artifact = create_progress_artifact(begun, key="rowshot-progress", description=f"0 of {rows} rows")  # type: ignore[assignment]
-
-    def add(self, rows: int) -> None:
-        """So many more rows have ended."""
-        self._done += rows
-        if self._artifact and (time.monotonic() - self._told_at >= EVERY_S or self._done >= self._rows):
-            self._told_at = time.monotonic()
-            with _only_shown():
-                update_progress_artifact(
-                    self._artifact, 100.0 * self._done / self._rows, description=f"{self._done} of {self._rows} rows"
-                )
+ACROSS = 4  # pictures in a line
 
 
 def show_plan(plan: Plan) -> None:
@@ -79,36 +54,102 @@ def _show_comparison(comparison: Comparison) -> None:
         create_table_artifact(table, key="rowshot-comparison", description=told)
 
 
-def show_summary(summary: Summary) -> None:
-    """How the run ended, and each failure with its reason."""
+def show_summary(summary: Summary, run: BatchRun) -> None:
+    """How the run ended: the sums, what was paid, each failure with its reason, and the contact sheet."""
     lines = [f"# {summary}", ""]
     if summary.stopped:
-        lines += [f"**Ended early:** {_escaped(summary.stopped)}", ""]
+        lines += [f"**Ended early:** {plain(summary.stopped)}", ""]
     if summary.delivery_stopped:
-        lines += [f"**Handing on ended early:** {_escaped(summary.delivery_stopped)}", ""]
+        lines += [f"**Handing on ended early:** {plain(summary.delivery_stopped)}", ""]
     for note in filter(None, (*summary.notes, summary.unheard)):
-        lines += [_escaped(note), ""]
-    lines += ["| | |", "|---|---|"]
-    lines += [f"| {status} | {count} |" for status, count in summary.counts.items()]
-    lines += [f"| spent | {dollars_or_free(summary.spent_usd)} |"]
+        lines += [plain(note), ""]
+    lines += ["| | |", "|---|---:|"]
+    lines += [f"| {status} | {count:,} |" for status, count in summary.counts.items()]
+    lines += [f"| bought now | {summary.bought:,} |", f"| spent | {dollars_or_free(summary.spent_usd)} |"]
     if summary.in_doubt_usd:
         lines += [f"| of it in doubt | {dollars_or_free(summary.in_doubt_usd)} |"]
-    lines += [f"| time | {summary.seconds:.0f} s |", "", f"Contact sheet: `{_escaped(str(summary.contact_sheet))}`"]
+    lines += [f"| time | {summary.seconds:.0f} s |", "", _where_the_sheet_is(summary)]
     with _only_shown():
-        create_markdown_artifact("\n".join(lines), key="rowshot-summary")
+        create_markdown_artifact("\n".join(lines), key="rowshot-summary", description=str(summary))
+    _show_costs(run)
+    _show_failures(summary)
+    _show_contact_sheet(summary, run)
+
+
+def _show_costs(run: BatchRun) -> None:
+    """What this run's calls have cost, a line a model and template."""
+    try:
+        costs = run_costs(run.ledger, run.id)
+    except LedgerUnavailable as error:
+        get_run_logger().warning("The costs are not shown: %s", error)
+        return
+    table = [
+        {
+            "model": cost.model,
+            "template": cost.template,
+            "images": cost.images,
+            "paid calls": cost.paid_calls,
+            "cost": dollars_or_free(cost.usd),
+            "in doubt": dollars(cost.in_doubt_usd) if cost.in_doubt_usd else "",
+        }
+        for cost in costs
+    ]
+    with _only_shown():
+        create_table_artifact(table, key="rowshot-costs", description="What this run has bought, and what it has paid")
+
+
+def _show_failures(summary: Summary) -> None:
     failures = summary.failures
-    if failures:
-        table = [
-            {"line": row.line, "sku": row.sku, "template": row.template, "status": row.status, "reason": row.error}
-            for row in failures[:MOST_FAILURES]
-        ]
-        told = (
-            f"The first {MOST_FAILURES} of {len(failures)}; failures.csv has all"
-            if len(failures) > MOST_FAILURES
-            else "Every row that failed"
-        )
+    if not failures:
+        return
+    table = [
+        {"line": row.line, "sku": row.sku, "template": row.template, "status": row.status, "reason": row.error}
+        for row in failures[:MOST_FAILURES]
+    ]
+    told = (
+        f"The first {MOST_FAILURES} of {len(failures):,}; failures.csv has all"
+        if len(failures) > MOST_FAILURES
+        else "Every row that failed"
+    )
+    with _only_shown():
+        create_table_artifact(table, key="rowshot-failures", description=told)
+
+
+def _show_contact_sheet(summary: Summary, run: BatchRun) -> None:
+    """The sheet's address, where it has one; else where its file is, and some of its pictures here on the page."""
+    if summary.sheet_url.startswith(("https://", "http://")):
         with _only_shown():
-            create_table_artifact(table, key="rowshot-failures", description=told)
+            create_link_artifact(
+                summary.sheet_url, link_text="Contact sheet", key="rowshot-contact-sheet", description=str(summary)
+            )
+        return
+    try:
+        pictures = list(small_pictures(run.ledger.rows.report(run.output.name, run.id), run.output.root))
+    except LedgerUnavailable as error:
+        get_run_logger().warning("The pictures are not shown: %s", error)
+        return
+    images = f"{len(pictures)} of {summary.images:,} images" if len(pictures) < summary.images else "Every image"
+    lines = [_where_the_sheet_is(summary)]
+    lines += ["", f"{images}, small:", "", *_side_by_side(pictures)] if pictures else []
+    with _only_shown():
+        create_markdown_artifact("\n".join(lines), key="rowshot-contact-sheet", description="Contact sheet")
+
+
+def _side_by_side(pictures: Sequence[SmallPicture]) -> Iterator[str]:
+    """A table: alone in a paragraph, the server's pages put pictures one below the other."""
+    for first in range(0, len(pictures), ACROSS):
+        line = pictures[first : first + ACROSS]
+        yield "".join(f"| ![{plain(picture.sku)}]({picture.address}) " for picture in line) + "|"
+        if not first:
+            yield "|---" * ACROSS + "|"
+        yield "".join(f"| {plain(picture.sku)} " for picture in line) + "|"
+
+
+def _where_the_sheet_is(summary: Summary) -> str:
+    if summary.sheet_url.startswith(("https://", "http://")):
+        return f"[Contact sheet]({summary.sheet_url})"
+    path = str(summary.contact_sheet).replace("`", "'")
+    return f"Contact sheet: `{path}` on the machine that made it"
 
 
 @contextmanager
@@ -119,7 +160,3 @@ def _only_shown() -> Iterator[None]:
             yield
     except UNREACHABLE as error:
         get_run_logger().warning("The Prefect server does not show how the run gets on: %s", error)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,11 +1,14 @@
 """Tries each door to the outside for real, one after the other. Buys nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from prefect.artifacts import create_table_artifact
 
 from blocks.errors import DeliveryError, ImageGenerationError
 from blocks.slack import post_message
 from flows.batch.problems import NotStarted
+from flows.batch.settings import CheckSettings
 from flows.tasks.generators import BUILT_IN, load_generator
 from flows.tasks.notify import load_webhook
 from flows.tasks.publish import load_site
@@ -88,6 +91,23 @@ def try_notify(name: str, *, send: bool) -> Trial:
         return "ok", "it took a message"
 
     return _tried("notify", name, work)
+
+
+def try_doors(doors: CheckSettings) -> Iterator[Trial]:
+    """Try each door that is named, one after the other."""
+    yield try_generator(doors.generator)
+    if doors.store:
+        yield try_store(doors.store)
+    if doors.cms:
+        yield try_cms(doors.cms, doors.sku)
+    if doors.notify:
+        yield try_notify(doors.notify, send=doors.send_test)
+
+
+def show_trials(trials: Sequence[Trial]) -> None:
+    """What came of them, as a table in the server's UI."""
+    table = [{"door": t.door, "name": t.name, "outcome": t.outcome, "seen, or to mend": t.told} for t in trials]
+    create_table_artifact(table, key="rowshot-setup", description="Each door to the outside, tried for real")
 
 
 def needs_server(*names: str) -> bool:

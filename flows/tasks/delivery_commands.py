@@ -9,8 +9,10 @@ from flows.batch.env_file import read_doors
 from flows.batch.ledger import Ledger
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.withdrawal import find_run, withdraw
+from flows.tasks.automations import SILENCE_S, set_up_crash_automation
 from flows.tasks.block_setup import set_up
 from flows.tasks.checking import Trial, needs_server, try_cms, try_generator, try_notify, try_store
+from flows.tasks.limit_setup import set_up_limits
 from flows.tasks.publish import load_site
 from flows.tasks.server import check_server
 
@@ -19,13 +21,17 @@ KINDS = {"anycap": "generator", "s3-bucket": "store", "cms-site": "cms", "slack-
 
 
 def setup(options: argparse.Namespace, say: Say) -> int:
-    """Make blocks of a `.env`. Raises: NotStarted."""
+    """Make blocks and limits of a `.env`, and what notices a dead run. Raises: NotStarted."""
     doors = read_doors(options.env)
     check_server()
     made = []
     for document, done in set_up(doors, options.name):
         say(f"{document:<28} {done}")
         made.append(document)
+    if doors.anycap or doors.limits:
+        for limit, done in set_up_limits("anycap", doors.limits):
+            say(f"{limit:<28} {done}")
+    say(f"{'automation/crashed-runs':<28} {set_up_crash_automation()} (after {SILENCE_S} s of silence)")
     tried = " ".join(f"--{KINDS[slug]} {slug}/{options.name}" for slug in KINDS if f"{slug}/{options.name}" in made)
     say(f"Try them: rowshot check {tried}")
     return 0

@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.batch.plan import Plan
 from flows.batch.summary import Summary
-from flows.tasks.stopping import is_cancelled
+from flows.tasks.stopping import is_cancelled, is_suspended, state_on_server
 
 # Where a command that has called the flow finds how it ended, be the server there to take the state or not.
 summaries: ContextVar[list[Summary]] = ContextVar("summaries")
@@ -26,13 +27,16 @@ def ended(summary: Summary) -> State[Any]:
     cancelled if somebody ended it.
     """
     summaries.get([]).append(summary)
+    now = state_on_server(this_run())
+    if is_suspended(now):
+        raise Pause(state=now)  # the server has the state already
     if summary.interrupted:
-        return Cancelled(message=f"{summary.stopped} {summary}.", data=summary)
+        return Cancelled(message=f"{summary.told}. {summary.stopped}", data=summary)
     if summary.stopped:
-        return Failed(name="EndedEarly", message=f"{summary.stopped} {summary}.", data=summary)
-    if is_cancelled(this_run()):  # too late to change anything; the server takes no other state now
-        return Cancelled(message=f"It was cancelled when all was done. {summary}.", data=summary)
-    return Completed(message=str(summary), data=summary)
+        return Failed(name="EndedEarly", message=f"{summary.told}. {summary.stopped}", data=summary)
+    if is_cancelled(now):  # too late to change anything; the server takes no other state now
+        return Cancelled(message=f"{summary.told}. It was cancelled when all was done.", data=summary)
+    return Completed(message=summary.told, data=summary)
 
 
 def this_run() -> UUID | None:

@@ -17,18 +17,19 @@ from typing import Any
 
 from prefect import Task, get_run_logger
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import Pause
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks.errors import DeliveryError, DeliveryStopped, DeliveryUnavailable
 from flows.batch.deliveries import Delivery
 from flows.batch.ledger_images import Key
-from flows.batch.plan import Plan
+from flows.batch.plan import Left, Plan
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.publishing import PublishRow
 from flows.batch.purchase import Bought
 from flows.batch.run import BatchRun
-from flows.batch.uploads import StoreRow
+from flows.batch.uploads import RunEnded, StoreRow
 from flows.tasks.publish import publish_to_cms
 from flows.tasks.upload import DELAYS_S, upload_images
 
@@ -117,15 +118,16 @@ class HandingOn:
             publishing = _Way(patient, to_cms, run.site.name, cms)
             self._ways.append(publishing)
             self._publishing = publishing
+            if not run.request.holds_back:
 
-            def told(rows: Sequence[PublishRow]) -> None:
-                self._inbox.put(_Arrived(publishing, rows))
+                def told(rows: Sequence[PublishRow]) -> None:
+                    self._inbox.put(_Arrived(publishing, rows))
 
         if run.shelf:
             self._storing = _Way(upload_images, {"run": run, "stored": told}, run.shelf.destination, store)
             self._ways.insert(0, self._storing)
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Plan | Left) -> None:
         """Take up what earlier runs have left."""
         if plan.to_store:
             self._inbox.put(_Arrived(self._storing, plan.to_store))
@@ -239,13 +241,15 @@ def _outcome(future: PrefectFuture[Any]) -> BaseException | None:
         if future.state.is_completed():
             return None
         told = future.state.result(raise_on_failure=False)
+    except Pause:
+        return RunEnded("The run was suspended. It goes on with them when it is resumed.")
     except Exception as error:  # noqa: BLE001 - whatever it was, its rows are not delivered, and the caller says so
         return error
     return told if isinstance(told, BaseException) else RuntimeError(str(told))
 
 
 @contextmanager
-def handing_on(run: BatchRun, plan: Plan) -> Iterator[HandOn]:
+def handing_on(run: BatchRun, plan: Plan | Left) -> Iterator[HandOn]:
     """Hand images on while the body makes them; ends when all that can be delivered is. Gives where to put them."""
     if not run.shelf:
         yield kept_only

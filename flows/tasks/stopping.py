@@ -13,17 +13,18 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import Flow
+from prefect import Flow, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled
 
-from flows.batch.slots import Slots
+from flows.batch.slots import RunStopped, Slots
 
 GRACE_S = 20.0  # a worker's runner kills 30 s after its SIGTERM, and the reports are still to be written
 ASK_EVERY_S = 2.0
+PAUSED_S = 3 * ASK_EVERY_S
 IMPATIENT_S = 3.0
 STOPPED_EARLY = 3
 UNREACHABLE = (httpx.HTTPError, PrefectException)
@@ -34,6 +35,8 @@ _REASONS = {
     signal.SIGTERM: f"It was told to end; {_GOES_ON}",
 }
 _CANCELLED = f"It was cancelled on the server; {_GOES_ON}"
+SUSPENDED = "It was suspended on the server; Resume goes on from here."
+_PAUSED_TOO_LONG = "It was paused on the server, and nobody resumed it in time; a retry goes on from here."
 _DONE = ""
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -48,8 +51,8 @@ def stoppable(slots: Slots, flow_run: UUID | None) -> Iterator[None]:
     done = threading.Event()
     threads = [threading.Thread(target=_obey, args=(asked, slots), name="stop", daemon=True)]
     if flow_run is not None:
-        ask_server = (copy_context().run, (_watch, flow_run, asked, done))
-        threads.append(threading.Thread(target=ask_server[0], args=ask_server[1], name="cancellation", daemon=True))
+        ask_server = (copy_context().run, (_watch, flow_run, slots, asked, done))
+        threads.append(threading.Thread(target=ask_server[0], args=ask_server[1], name="server-watch", daemon=True))
     for thread in threads:
         thread.start()
     before = _listen(asked)
@@ -64,20 +67,29 @@ def stoppable(slots: Slots, flow_run: UUID | None) -> Iterator[None]:
         threads[0].join()
 
 
-def is_cancelled(flow_run: UUID | None) -> bool:
-    """Whether somebody has cancelled this run on the server; False where that can't be asked now."""
+def state_on_server(flow_run: UUID | None) -> State[Any] | None:
+    """How this run stands on the server, where somebody may have changed it; None where that can't be asked now."""
     if flow_run is None:
-        return False
+        return None
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
-        return _is_cancelled(client, flow_run)
+        return _state(client, flow_run)
 
 
-def _is_cancelled(client: SyncPrefectClient, flow_run: UUID) -> bool:
-    try:
-        state = client.read_flow_run(flow_run).state
-    except UNREACHABLE:
-        return False
+def is_cancelled(state: State[Any] | None) -> bool:
+    """Whether somebody has cancelled the run."""
     return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def is_suspended(state: State[Any] | None) -> bool:
+    """Whether somebody has suspended the run: its process is to go away, and resuming begins it anew."""
+    return state is not None and state.is_paused() and bool(state.state_details.pause_reschedule)
+
+
+def _state(client: SyncPrefectClient, flow_run: UUID) -> State[Any] | None:
+    try:
+        return client.read_flow_run(flow_run).state
+    except UNREACHABLE:
+        return None
 
 
 def cancelled_if_interrupted(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook is called so
@@ -117,11 +129,30 @@ def _obey(asked: SimpleQueue[str], slots: Slots) -> None:
             sys.stderr.flush()
 
 
-def _watch(flow_run: UUID, asked: SimpleQueue[str], done: threading.Event) -> None:
-    """Ask the server now and then: nobody tells a run that no worker has started."""
+def _watch(flow_run: UUID, slots: Slots, asked: SimpleQueue[str], done: threading.Event) -> None:
+    """Ask the server now and then: nobody tells a run that no worker has started, nor one that is paused."""
+    log = get_run_logger()
+    paused = False
     # One client for all the asking: making one costs as much as seven rows do.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
         while not done.wait(ASK_EVERY_S):
-            if _is_cancelled(client, flow_run):
+            state = _state(client, flow_run)
+            if state is None:
+                continue
+            if is_cancelled(state):
                 asked.put(_CANCELLED)
                 return
+            if is_suspended(state):
+                log.info("Suspended: no further call starts, those in flight come home, and then it leaves.")
+                slots.stop(RunStopped(SUSPENDED))
+                return
+            if state.is_paused():
+                slots.pause(PAUSED_S)  # again and again, so that it ends by itself
+                if not paused:
+                    log.info("Paused: no call starts until it is resumed; those in flight come home.")
+            elif paused and state.is_final():
+                asked.put(_PAUSED_TOO_LONG)
+                return
+            elif paused:
+                log.info("Resumed: it goes on.")
+            paused = state.is_paused()

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.batch.contact_sheet import MEANINGS, PAGE_ROWS, write_contact_sheet
+from flows.batch.contact_sheet import MEANINGS, write_contact_sheet
 from flows.batch.prices import dollars
 from flows.batch.report import Report
+from flows.batch.report_totals import PAGE_ROWS
 from flows.batch.rows import RowReport, Status
 
 STARTED = datetime(2026, 1, 12, 5, 3, tzinfo=UTC)

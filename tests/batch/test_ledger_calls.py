@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -280,11 +281,14 @@ def test_of_many_adopters_one_gets_the_call(batch: SmallBatch, ledger: Ledger, j
     dead_owners_call(ledger, job, owner.host)
     standing = ledger.standings([job.key])[job.key]
 
+    together = threading.Barrier(8, timeout=60)
+
     def adopt(number: int) -> bool:
         own = batch.ledger()
         with own.owning(f"run {number}") as other:
+            together.wait()
             found = isinstance(own.calls.adopt(standing, other), Orphan)
-            time.sleep(0.3)
+            together.wait()  # until all have tried, nobody gives up what it holds
         return found
 
     with ThreadPoolExecutor(8) as pool:

@@ -806,7 +806,7 @@ def test_the_limit_of_calls_at_once_is_kept(batch: SmallBatch) -> None:
             with lock:
                 now.append(1)
                 most.append(len(now))
-            time.sleep(0.01)
+            time.sleep(0.05)
             with lock:
                 now.pop()
             return super().generate(request)

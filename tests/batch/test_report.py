@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +219,7 @@ def test_a_broken_write_leaves_the_old_file(tmp_path: Path, cells_that_break_off
     with pytest.raises(OSError, match="No space left"):
         write_report(tmp_path, report_of(rows))
     after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert after.keys() == before.keys()
-    assert after["results.csv"] == before["results.csv"]
-    assert len(list(csv.reader(StringIO(after["manifest.csv"].decode("utf-8-sig"))))) == 2_000
+    assert after == before
 
 
 def test_a_large_report_takes_seconds(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flows.batch.slots import RunStopped, Slots
+from flows.batch.slots import Call, RunStopped, Slots
 
 SHORT_S = 0.15
 
@@ -168,4 +168,125 @@ def test_no_waiter_is_forgotten_after_pauses() -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(call, range(100)))
     assert sorted(done) == list(range(100))
-    until(lambda: slots._free == 2)
+    until(lambda: slots.in_flight == 0)
+
+
+def holding(slots: Slots, threads: int) -> tuple[list[threading.Thread], threading.Semaphore]:
+    """Threads that each hold a slot until the semaphore lets one of them go, and then ask for the next."""
+    go = threading.Semaphore(0)
+
+    def calls() -> None:
+        try:
+            while True:
+                with slots.hold():
+                    go.acquire()
+        except RunStopped:
+            return
+
+    some = [threading.Thread(target=calls) for _ in range(threads)]
+    for thread in some:
+        thread.start()
+    return some, go
+
+
+def end(slots: Slots, threads: list[threading.Thread], go: threading.Semaphore) -> None:
+    """Let them all come home."""
+    slots.stop(ValueError("over"))
+    go.release(1000)
+    for thread in threads:
+        thread.join(10)
+
+
+def test_what_is_allowed_may_change_while_calls_are_in_flight() -> None:
+    """Less is kept to as calls end, more is used at once, and never more than the limit."""
+    slots = Slots(6)
+    slots.allow(0)
+    threads, go = holding(slots, 12)
+    try:
+        until(lambda: slots.wanted == 6)
+        assert slots.in_flight == 0
+        slots.allow(4)
+        until(lambda: slots.in_flight == 4)
+        slots.allow(2)
+        assert slots.in_flight == 4
+        go.release(2)
+        until(lambda: slots.in_flight == 2)
+        go.release(5)
+        until(lambda: slots.in_flight == 2 and slots.wanted == 6)
+        slots.allow(100)
+        until(lambda: slots.in_flight == 6)
+    finally:
+        end(slots, threads, go)
+    assert (slots.in_flight, slots.wanted) == (0, 0)
+
+
+def test_each_start_needs_a_grant_once_there_are_any() -> None:
+    """So many calls begin as were granted, however many slots are free; without grants all may begin again."""
+    slots = Slots(8)
+    slots.grant(0, 60)
+    threads, go = holding(slots, 8)
+    try:
+        slots.grant(3, 60)
+        until(lambda: slots.in_flight == 3)
+        assert slots.starts_left == 0
+        slots.grant(1, 60)
+        until(lambda: slots.in_flight == 4)
+        slots.grant_freely()
+        until(lambda: slots.in_flight == 8)
+    finally:
+        end(slots, threads, go)
+
+
+def test_a_grant_that_is_not_used_runs_out() -> None:
+    """Starts can't be saved up for a burst."""
+    slots = Slots(2)
+    slots.grant(2, SHORT_S)
+    assert slots.starts_left == 2
+    until(lambda: slots.starts_left == 0)
+    began = threading.Event()
+
+    def call() -> None:
+        with slots.hold():
+            began.set()
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert not began.wait(SHORT_S)
+    slots.grant(1, 60)
+    assert began.wait(10)
+    caller.join(10)
+
+
+def test_a_refusal_pauses_and_narrows_the_pool() -> None:
+    """After a refusal nobody begins for as long as the provider said, and then fewer are in flight than before."""
+    slots = Slots(8)
+    threads, go = holding(slots, 7)
+    try:
+        until(lambda: slots.in_flight == 7)
+        with slots.hold() as call:
+            refused = time.monotonic()
+            slots.refused(call, SHORT_S)
+        go.release(7)
+        until(lambda: slots.in_flight == 6)  # nine tenths of the seven that were taken
+        assert time.monotonic() - refused >= SHORT_S
+    finally:
+        end(slots, threads, go)
+
+
+def test_answers_of_a_full_pool_widen_it_again() -> None:
+    """Those who wait are let in as the pool gets wider."""
+    slots = Slots(4)
+    threads, go = holding(slots, 8)
+    try:
+        until(lambda: slots.in_flight == 4)
+        go.release(1)
+        until(lambda: slots.in_flight == 4)
+        slots.refused(Call(0), 0)
+        assert slots.in_flight == 4
+        go.release(4)
+        until(lambda: slots.in_flight == 2)
+        for _ in range(200):
+            slots.answered()
+        until(lambda: slots.in_flight == 3)
+    finally:
+        end(slots, threads, go)

@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -6,38 +5,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from flows.batch.report import Report, write_report
 from flows.batch.rows import RowReport, Status
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 NASTY = "</script><img src=x onerror=\"document.title='owned'\"><b id=owned>"
 LONG = "스튜디오 조명, 부드러운 그림자, 정면에서 본 모습, 상업용 사진, 주름 없는 원단"
 ROWS = 1_000
 FAILED_EVERY = 100
 BLOG_EVERY = 4
 MOST_NODES = 4_000
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is missing: apt-get install chromium fonts-nanum")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,11 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 from urllib.parse import urlsplit
 
-from anycap_faults import Fault, Picture
+from anycap_faults import Fault, Picture, rate_limited
 from PIL import Image
 
 PNG_TAIL_BYTES = 12
+BUSY = rate_limited(1)
 SCHEMA = {
     "model_params": {
         "prompt": {"type": "string", "required": True},
@@ -73,8 +74,9 @@ class AnyCapServer:
 
     `faults`: a marker in the prompt to the faults that its calls meet, one after the other; then all is well.
     `credit`: the balance in credits, None for no limit; it may be set while the server runs. `delay_s`: how long a
-    picture takes; once `hurry` is set nothing waits any more. `calls`, `charges` (in credits) and `downloads` count by
-    prompt; `bodies` keeps the requests.
+    picture takes; once `hurry` is set nothing waits any more. `at_once`: calls beyond so many at a time are refused,
+    with a word to come back after a second, and counted in `refusals`. `calls`, `charges` (in credits) and `downloads`
+    count by prompt; `bodies` keeps the requests.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class AnyCapServer:
         faults: Mapping[str, Sequence[Fault]] | None = None,
         credit: int | None = None,
         delay_s: float = 0.0,
+        at_once: int | None = None,
         key: str = "test-key",
         size: tuple[int, int] = (64, 64),
         port: int = 0,
@@ -90,7 +93,9 @@ class AnyCapServer:
     ) -> None:
         self.credit = credit
         self.delay_s = delay_s
+        self.at_once = at_once
         self.key = key
+        self.refusals = 0
         self.calls: Counter[str] = Counter()
         self.charges: Counter[str] = Counter()
         self.downloads: Counter[str] = Counter()
@@ -104,6 +109,7 @@ class AnyCapServer:
         self._sold: dict[str, Sold] = {}
         self._fetched: Counter[str] = Counter()
         self._in_flight = 0
+        self._turned_away = 0
         self._log = log
         self._lock = threading.Lock()
         self._http = _Http(("127.0.0.1", port), _Wire)
@@ -135,6 +141,7 @@ class AnyCapServer:
                 "charges": self.charges.total(),
                 "downloads": self.downloads.total(),
                 "max_in_flight": self.max_in_flight,
+                "refusals": self.refusals,
             }
 
     def begin(self, body: dict[str, Any]) -> tuple[Fault, int | None]:
@@ -145,6 +152,10 @@ class AnyCapServer:
             self.max_in_flight = max(self.max_in_flight, self._in_flight)
             self.calls[prompt] += 1
             self.bodies.append(body)
+            if self.at_once is not None and self._in_flight > self.at_once + self._turned_away:
+                self._turned_away += 1
+                self.refusals += 1
+                return BUSY, 0
             waiting = next((some for marker, some in self._faults.items() if marker in prompt and some), None)
             fault = waiting.pop(0) if waiting else Fault("none")
             cost = fault.credits if fault.body is not None or fault.drop else 1
@@ -156,10 +167,11 @@ class AnyCapServer:
                 self.charges[prompt] += cost
             return fault, cost
 
-    def end(self, prompt: str, status: int, begun: float) -> None:
+    def end(self, prompt: str, status: int, begun: float, fault: Fault) -> None:
         """Note that a call has its answer."""
         with self._lock:
             self._in_flight -= 1
+            self._turned_away -= fault is BUSY
             if self._log is not None:
                 line = {"prompt": prompt, "status": status, "begun": begun, "ended": time.time()}
                 print(json.dumps(line, ensure_ascii=False), file=self._log, flush=True)
@@ -270,7 +282,7 @@ class _Wire(BaseHTTPRequestHandler):
                 data = {"outputs": [{"url": app.sell(prompt, fault)}], "model": body.get("model"), "credit_cost": cost}
                 self._json(status, {"status": "success", "data": data})
         finally:
-            app.end(prompt, status, begun)
+            app.end(prompt, status, begun, fault)
 
     def _image(self, name: str) -> None:
         found = self.server.app.fetch(name)
@@ -310,6 +322,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A server that the AnyCap CLI can draw against, for benchmarks.")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any free one)")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that a picture takes")
+    parser.add_argument("--at-once", type=int, default=None, help="refuse calls beyond so many at a time")
     parser.add_argument("--size", type=int, default=64, help="a picture's width and height in pixels")
     parser.add_argument("--credit", type=int, default=None, help="balance in credits (default: no limit)")
     parser.add_argument("--key", default="test-key", help="the one API key that it takes")
@@ -321,6 +334,7 @@ def main() -> None:
             AnyCapServer(
                 credit=options.credit,
                 delay_s=options.delay,
+                at_once=options.at_once,
                 key=options.key,
                 size=(options.size, options.size),
                 port=options.port,

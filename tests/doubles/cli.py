@@ -1,4 +1,4 @@
-"""The real AnyCap CLI, installed from npm on first use."""
+"""The real AnyCap CLI, installed from npm on first use: what `npm install -g @anycap/...` does, in a folder of ours."""
 
 import fcntl
 import platform

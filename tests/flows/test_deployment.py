@@ -5,15 +5,27 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import by_sku, environment, write_csv
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.utilities.callables import parameter_schema
 from recorded import Recorded
 
-from flows.batch.settings import BatchSettings
+from flows.generate_images import generate_images
 
 REPO = Path(__file__).parents[2]
 NAME = "generate-images/generate-images"
+NAMES = (
+    NAME,
+    "generate-images/nightly-catalog",
+    "plan-batch/plan-batch",
+    "generate-shard/generate-shard",
+    "check-setup/check-setup",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +47,7 @@ def clone(prefect_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
             shutil.copy2(REPO / name, folder / name)
     template = folder / "templates/product.jinja"
     template.write_text(template.read_text(encoding="utf-8") + ", of the clone", encoding="utf-8")
-    prefect(folder, prefect_server_url, "work-pool", "create", "--type", "process", "rowshot")
+    prefect(folder, prefect_server_url, "work-pool", "create", "--overwrite", "--type", "process", "rowshot")
     prefect(folder, prefect_server_url, "deploy", "--all")
     return folder
 
@@ -57,14 +69,23 @@ def prefect(folder: Path, api: str, *arguments: str) -> str:
 
 
 def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str) -> None:
-    """A run that is asked for with its parameters as JSON is done by a process worker, in the clone, once."""
+    """A run that is asked for with its parameters as JSON is done by a process worker, in the clone, once. It waits to
+    be approved, which needs no process; then a worker does the rest of the same run.
+    """
     write_csv(clone / "deployed.csv", {"a": "양말", "b": "모자"})
-    batch = {"csv": "deployed.csv", "output": "made", "concurrency": 2}
+    batch = {"csv": "deployed.csv", "output": "made", "concurrency": 2, "approve": "before-buying"}
     prefect(clone, prefect_server, "deployment", "run", NAME, "--param", f"batch={json.dumps(batch)}")
     prefect(clone, prefect_server, "worker", "start", "--pool", "rowshot", "--run-once")
+    (waiting,) = Recorded(prefect_server).flow_runs("generate-images / deployed.csv")
+    assert waiting.state_name == "Suspended"
+    assert not (clone / "made/manifest.csv").exists()
+    with get_client(sync_client=True) as client:
+        client.resume_flow_run(waiting.id, run_input={"answer": "approve"})
+    prefect(clone, prefect_server, "worker", "start", "--pool", "rowshot", "--run-once")
     (run,) = Recorded(prefect_server).flow_runs("generate-images / deployed.csv")
+    assert run.id == waiting.id
     assert run.state is not None
-    assert (run.state.name, run.state.message) == ("Completed", "2 of 2 rows have their image")
+    assert (run.state.name, run.state.message) == ("Completed", "2 of 2")
     rows = by_sku(clone / "made/manifest.csv")
     assert {sku: row["status"] for sku, row in rows.items()} == {"a": "stored", "b": "stored"}
     assert all((clone / "made" / row["path"]).is_file() for row in rows.values())
@@ -74,25 +95,35 @@ def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str) -> None:
 
 
 def test_deploying_again_changes_nothing(clone: Path, prefect_server: str) -> None:
-    """The deployment keeps its id, its version and all its settings, and the clone its files."""
-    before = Recorded(prefect_server).deployment(NAME)
+    """Each deployment keeps its id, its version, its schedule and all its settings, and the clone its files."""
+    before = [settled(Recorded(prefect_server).deployment(name)) for name in NAMES]
     prefect(clone, prefect_server, "deploy", "--all")
-    after = Recorded(prefect_server).deployment(NAME)
-    assert before.model_dump(exclude={"updated"}) == after.model_dump(exclude={"updated"})
+    assert [settled(Recorded(prefect_server).deployment(name)) for name in NAMES] == before
     assert (clone / "prefect.yaml").read_bytes() == (REPO / "prefect.yaml").read_bytes()
 
 
+def settled(deployment: DeploymentResponse) -> dict[str, Any]:
+    """All of a deployment but when it was last written."""
+    found = deployment.model_dump(exclude={"updated"})
+    return found | {"schedules": [one | {"updated": None} for one in found["schedules"]]}
+
+
 @pytest.mark.usefixtures("clone")
-def test_the_run_form_is_fit_for_people(prefect_server: str) -> None:
-    """Every parameter has a title, a description and its place, none draws as a choice of types, and what has a default
-    needs no filling in.
-    """
-    schema = Recorded(prefect_server).deployment(NAME).parameter_openapi_schema
-    assert schema is not None
-    assert "anyOf" not in json.dumps(schema)
-    assert sorted(schema["definitions"]["BatchSettings"]["properties"]) == sorted(BatchSettings.model_fields)
-    for group in ("BatchSettings", "Money", "Delivery", "Rows", "Advanced"):
-        fields = schema["definitions"][group]["properties"]
-        assert all(field["title"] and field["description"].endswith(".") for field in fields.values())
-        assert [field["position"] for field in fields.values()] == list(range(len(fields)))
-        assert "required" not in schema["definitions"][group]
+def test_the_nightly_run_waits_to_be_switched_on(prefect_server: str) -> None:
+    """Deployed as it stands it starts nothing by itself, and one at a time once it is switched on."""
+    nightly = Recorded(prefect_server).deployment("generate-images/nightly-catalog")
+    (schedule,) = nightly.schedules
+    assert not schedule.active
+    assert schedule.slug == "nightly"
+    assert isinstance(schedule.schedule, CronSchedule)
+    assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 3 * * *", "Asia/Seoul")
+    assert nightly.global_concurrency_limit
+    assert nightly.global_concurrency_limit.limit == 1
+
+
+@pytest.mark.usefixtures("clone")
+def test_the_server_has_the_form_of_the_flow(prefect_server: str) -> None:
+    """What is deployed is the form that the flow has, and the server holds what is sent against it."""
+    deployment = Recorded(prefect_server).deployment(NAME)
+    assert deployment.parameter_openapi_schema == parameter_schema(generate_images.fn).model_dump_for_openapi()
+    assert deployment.enforce_parameter_schema

@@ -189,7 +189,7 @@ def test_the_server_knows_every_row(prefect_server_url: str) -> None:
     assert states == {sku: "Failed" if row.kind else "Completed" for sku, row in ROWS.items()}
     assert first.state_name == "Completed"
     assert first.state is not None
-    assert first.state.message == "8 of 16 rows have their image, 1 failed, 1 rejected, 4 unknown, 2 lost"
+    assert first.state.message == "8 of 16, 1 failed, 1 refused, 4 in doubt, 2 lost"
     assert third.state_name == second.state_name == "Completed"
     taken_up = {run.name for run in recorded.task_runs(second.id, 1)}
     assert "down-thrice" in taken_up

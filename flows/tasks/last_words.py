@@ -1,0 +1,52 @@
+"""A deployed run's last words: the server has heard how every row ended before the run's process does.
+
+Prefect ends its connection without asking whether all has arrived, and breaks it off after ten seconds. What a busy
+server has not read by then is lost: such rows stay Running on its pages for good, or never appear there.
+"""
+
+import time
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import FlowRunContext
+
+from flows.batch.run import BatchRun
+from flows.tasks.stopping import UNREACHABLE
+
+ASK_EVERY_S = 0.5
+STANDS_STILL_S = 30.0
+OVER = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
+
+
+def until_heard(run: BatchRun) -> None:
+    """Wait until the server knows how the run's rows have ended, as long as it gets on with them.
+
+    A command's own run does not wait here: the command does, once the flow has ended.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+        return
+    heard, since = -1, time.monotonic()
+    try:
+        with get_client(sync_client=True) as client:
+            while time.monotonic() - since < STANDS_STILL_S:
+                before, heard = heard, _ended(client, context.flow_run.id)
+                if heard >= run.ended:
+                    return
+                if heard > before:
+                    since = time.monotonic()
+                time.sleep(ASK_EVERY_S)
+    except UNREACHABLE as error:
+        get_run_logger().debug("The server can't be asked what it has heard: %r", error)
+        return
+    get_run_logger().warning(
+        "The server shows how %d of %d rows ended, as it has stopped taking messages; the ledger has all of them",
+        heard,
+        run.ended,
+    )
+
+
+def _ended(client: SyncPrefectClient, flow_run: UUID) -> int:
+    asked = {"flow_runs": {"id": {"any_": [str(flow_run)]}}, "task_runs": {"state": {"type": {"any_": OVER}}}}
+    return int(client.request("POST", "/task_runs/count", json=asked).json())

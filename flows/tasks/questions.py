@@ -1,0 +1,90 @@
+"""A question to a person: its flow run is suspended, and its process goes away until somebody has answered.
+
+Then the run begins at its top again, so that it finds its question by a mark of what it was about.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.input.actions import delete_flow_run_input, read_flow_run_input
+from prefect.input.run_input import Keyset, keyset_from_base_key
+
+from flows.batch.problems import NotStarted, Problem
+from flows.tasks.ending import this_run
+
+Form = TypeVar("Form", bound=RunInput)
+HOUR_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The questions of one kind, such as "buy", that this flow run has asked so far, the oldest first."""
+
+    kind: str
+    flow_run: UUID
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of_this_run(cls, kind: str) -> "Questions":
+        """Raises: NotStarted where nobody can be asked: only a deployment's run can be begun anew by a worker."""
+        known = this_run()
+        if known is None:
+            raise _nobody()
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(known)
+        if found.deployment_id is None:
+            raise _nobody()
+        keys = (found.empirical_policy.pause_keys or set()) if found.empirical_policy else set()
+        return cls(kind, known, tuple(sorted((key for key in keys if key.startswith(f"{kind}-")), key=_number)))
+
+    def answer(self, mark: str, form: type[Form]) -> Form | None:
+        """What was answered to the question about this very thing; None where that was not asked, or not answered."""
+        return self._first_answer((key for key in reversed(self.keys) if _mark(key) == mark), form)
+
+    def newest_answer(self, form: type[Form]) -> Form | None:
+        """What was answered last, whatever the question was about."""
+        return self._first_answer(reversed(self.keys), form)
+
+    def forget(self, mark: str) -> None:
+        """Forget the answers to this question: should the run be begun once more, it asks again."""
+        for key in self.keys:
+            if _mark(key) == mark and read_flow_run_input(_keyset(key)["response"], self.flow_run):
+                delete_flow_run_input(_keyset(key)["response"], self.flow_run)
+
+    def ask(self, mark: str, form: type[RunInput], told: str, hours: int) -> NoReturn:
+        """Suspend this flow run until somebody has filled in the form; `told` is the question, as Markdown."""
+        number = _number(self.keys[-1]) + 1 if self.keys else 1
+        key = f"{self.kind}-{mark}" if number == 1 else f"{self.kind}-{mark}-{number}"
+        suspend_flow_run(form.with_initial_data(description=told), timeout=hours * HOUR_S, key=key)
+        raise RuntimeError(f"The question {key} was answered while it was asked. Retry the flow run.")
+
+    def _first_answer(self, keys: Iterable[str], form: type[Form]) -> Form | None:
+        for key in keys:
+            given = cast("dict[str, Any]", read_flow_run_input(_keyset(key)["response"], self.flow_run))
+            if given:
+                return form(**given)
+        return None
+
+
+def _keyset(key: str) -> Keyset:
+    return keyset_from_base_key(f"suspended-{key}")
+
+
+def _mark(key: str) -> str:
+    return key.split("-")[1]
+
+
+def _number(key: str) -> int:
+    """The place of a question among those of its kind."""
+    _, _, number = f"{key}-".split("-")[:3]
+    return int(number or 1)
+
+
+def _nobody() -> NotStarted:
+    mend = "Start it from a deployment, or with `rowshot run` on a terminal; or ask for no approval."
+    return NotStarted([Problem("This run can't wait for a person's approval: no deployment has started it.", mend)])

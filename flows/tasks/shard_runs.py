@@ -1,0 +1,276 @@
+"""Shards as flow runs of a deployment: started a few at a time, followed, and started again where one died."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from httpx import HTTPStatusError
+from prefect import get_run_logger
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.deployments import run_deployment
+from prefect.states import Cancelling, Crashed
+
+from flows.batch.jobs import Job
+from flows.batch.problems import LedgerUnavailable
+from flows.batch.run import BatchRun
+from flows.batch.settings import BatchSettings
+from flows.batch.shards import Shard, ShardState, cut
+from flows.tasks.stopping import UNREACHABLE
+
+ENDED_EARLY = "EndedEarly"
+NOT_STARTED = "NotStarted"
+FOLLOW_EVERY_S = 2.0
+TICK_S = 0.25
+STARTS = 4  # a shard's flow runs: the first, and three more where it died
+NO_WORKER_S = 60.0
+COUNT_EVERY_S = 5.0
+COUNT_SHARE = 0.03  # of the time at most goes into counting: it takes longer the more rows there are
+
+
+class ShardBroke(Exception):
+    """A shard could not be brought to its end."""
+
+
+class ShardStopped(Exception):
+    """A shard ended early, for a reason that holds for all."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """A shard's flow run that is not over."""
+
+    number: int
+    tries: int
+    flow_run: UUID
+
+
+class ShardRuns:
+    """Has one run's jobs bought by flow runs of a deployment."""
+
+    def __init__(self, run: BatchRun, settings: BatchSettings, deployment: str, at_once: int) -> None:
+        self._run = run
+        self._settings = settings
+        self._deployment = deployment
+        self._at_once = at_once
+        self._waiting: list[int] = []
+        self._live: dict[int, _Live] = {}
+        self._counted: dict[int, int] = {}
+        self._last = 0
+        self._broke: list[str] = []
+        self._log = get_run_logger()
+        self._lonely_since = time.monotonic()
+        self._was_told = False
+
+    def have(self, jobs: Sequence[Job], rows: int) -> None:
+        """Cut these jobs into shards of so many rows, and follow them until all are over. What stops one stops all."""
+        with get_client(sync_client=True) as client:
+            taken_up = self._take_up(client)
+            mine = [job for job in jobs if job.key not in taken_up]
+            self._waiting = self._run.ledger.shards.put(self._run.id, cut(mine, rows)) if mine else []
+            self._last = max([*self._waiting, *self._live])
+            if mine:
+                told = "%d rows to be had, in %d shards of %s, %d at a time"
+                self._log.info(told, len(mine), len(self._waiting), self._deployment, self._at_once)
+            counted = _Counted(self._run)
+            try:
+                self._follow(client, counted)
+            except (LedgerUnavailable, ShardBroke) as error:
+                self._run.slots.stop(error)
+            else:
+                self._drop_the_rest()
+        if self._broke:
+            self._run.slots.stop(ShardBroke(" ".join(self._broke)))
+
+    def _take_up(self, client: SyncPrefectClient) -> set[tuple[str, str, str]]:
+        """Find the shards that this very run had begun before it died, and that go on. Gives the images they have."""
+        shards = self._run.ledger.shards
+        found: set[tuple[str, str, str]] = set()
+        for shard in shards.of_run(self._run.id):
+            if shard.state not in {ShardState.WAITING, ShardState.UNDER_WAY}:
+                continue
+            known = self._known(client, shard.number, shard.tries) if shard.tries else None
+            if known is None or known.state is None or known.state.is_final():
+                shards.end(self._run.id, shard.number, ShardState.DROPPED)  # what is left of it is cut anew
+                continue
+            self._live[shard.number] = _Live(shard.number, shard.tries, known.id)
+            found |= {job.key for job in shards.jobs(self._run.id, shard.number) or ()}
+        if self._live:
+            self._log.info("%d shards of this run go on from before", len(self._live))
+        return found
+
+    def _drop_the_rest(self) -> None:
+        """What was never begun is cut anew by the next run; nothing stays in the ledger of what others were to buy."""
+        for number in self._waiting:
+            self._run.ledger.shards.end(self._run.id, number, ShardState.DROPPED)
+        self._run.ledger.shards.forget_jobs(self._run.id)
+
+    def _follow(self, client: SyncPrefectClient, counted: "_Counted") -> None:
+        cancelled = False
+        while self._live or (self._waiting and self._run.slots.stopped is None):
+            self._start(client)
+            try:
+                self._look(client)
+                counted.update()
+                if self._run.slots.interrupted and not cancelled:
+                    self._cancel(client)
+                    cancelled = True
+            except UNREACHABLE as error:
+                self._log.warning("The Prefect server doesn't answer (%s); its shards go on", type(error).__name__)
+            if self._run.slots.left.is_set():
+                return
+            self._pause(until_interrupted=not cancelled)
+
+    def _pause(self, *, until_interrupted: bool) -> None:
+        deadline = time.monotonic() + FOLLOW_EVERY_S
+        over = self._run.slots.stopped is not None and not self._live
+        while not over and time.monotonic() < deadline and not self._run.slots.left.is_set():
+            if until_interrupted and self._run.slots.interrupted:
+                return
+            time.sleep(TICK_S)
+
+    def _start(self, client: SyncPrefectClient) -> None:
+        while self._waiting and len(self._live) < self._at_once and self._run.slots.stopped is None:
+            number = self._waiting[0]
+            tries = self._counted.get(number) or self._run.ledger.shards.next_try(self._run.id, number)
+            self._counted[number] = tries
+            try:
+                self._live[number] = _Live(number, tries, self._asked_for(client, number, tries))
+            except UNREACHABLE as error:
+                if isinstance(error, HTTPStatusError) and error.response.is_client_error:
+                    raise ShardBroke(f"The Prefect server refuses shard {number}: {error.response.text}") from error
+                self._log.warning("Shard %d could not be started yet: %s", number, type(error).__name__)
+                return
+            del self._counted[number], self._waiting[0]
+
+    def _asked_for(self, client: SyncPrefectClient, number: int, tries: int) -> UUID:
+        known = self._known(client, number, tries)
+        if known is not None:  # asked for, and the answer was lost
+            return known.id
+        batch = self._settings.model_dump(mode="json", exclude_defaults=True)  # the form's lists are for people
+        parameters = {"batch": batch, "run_id": self._run.id, "shard": number}
+        flow_run: FlowRun = run_deployment(  # type: ignore[assignment]  # called outside of a coroutine it is the run
+            self._deployment,
+            parameters=parameters,
+            flow_run_name=f"generate-shard / {self._run.request.name} {number} of {self._last}",
+            idempotency_key=_key(self._run.id, number, tries),
+            timeout=0,
+        )
+        return flow_run.id
+
+    def _known(self, client: SyncPrefectClient, number: int, tries: int) -> FlowRun | None:
+        """The flow run of one try of a shard, if it was ever made."""
+        key = FlowRunFilterIdempotencyKey(any_=[_key(self._run.id, number, tries)])
+        return next(iter(client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=key))), None)
+
+    def _look(self, client: SyncPrefectClient) -> None:
+        """See how the shards stand, and act on each that is over."""
+        if not self._live:
+            return
+        ids = FlowRunFilterId(any_=[live.flow_run for live in self._live.values()])
+        told: Mapping[UUID, State | None] = {
+            found.id: found.state for found in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ids))
+        }
+        shards = self._run.ledger.shards.of_run(self._run.id, list(self._live))
+        for shard in shards:
+            self._act(client, shard, told.get(self._live[shard.number].flow_run))
+        self._mind_workers(shards)
+
+    def _act(self, client: SyncPrefectClient, shard: Shard, state: State | None) -> None:
+        over = state is None or state.is_final()  # none: somebody has deleted it
+        if shard.state in {ShardState.ENDED, ShardState.STOPPED, ShardState.INTERRUPTED}:
+            if over:
+                self._over(shard)
+        elif shard.state is ShardState.UNDER_WAY and not shard.is_held and not over:
+            self._declare_dead(client, shard)
+        elif state is not None and state.is_cancelled():
+            self._off(shard, f"Shard {shard.number} was cancelled; the same command goes on from here.")
+        elif state is not None and state.name in {ENDED_EARLY, NOT_STARTED}:
+            self._off(shard)
+            self._run.slots.stop(ShardStopped(state.message or "A shard ended early."))
+        elif over:
+            self._again(shard, (state.message if state else "") or "no reason was given")
+
+    def _over(self, shard: Shard) -> None:
+        """A shard that has written down its end."""
+        self._off(shard)
+        if shard.state is ShardState.STOPPED:
+            self._run.slots.stop(ShardStopped(shard.reason))
+        elif shard.state is ShardState.INTERRUPTED and not self._run.slots.interrupted:
+            self._broke.append(f"Shard {shard.number}: {shard.reason}")
+        elif shard.state is ShardState.ENDED:
+            self._run.delivery_stopped = self._run.delivery_stopped or shard.reason
+            self._log.info("Shard %d has ended; %d to go", shard.number, len(self._live) + len(self._waiting))
+
+    def _declare_dead(self, client: SyncPrefectClient, shard: Shard) -> None:
+        """Its process is gone and nobody has told the server."""
+        told = "Its process died."
+        client.set_flow_run_state(self._live[shard.number].flow_run, Crashed(message=told), force=True)
+        self._again(shard, told)
+
+    def _again(self, shard: Shard, why: str) -> None:
+        self._off(shard)
+        if shard.tries >= STARTS:
+            self._run.ledger.shards.end(self._run.id, shard.number, ShardState.DROPPED, why)
+            self._broke.append(f"Shard {shard.number} broke off {shard.tries} times: {why.rstrip('.')}.")
+            self._log.error(self._broke[-1])
+        elif self._run.slots.stopped is None:
+            self._log.warning("Shard %d broke off and is started again: %s", shard.number, why)
+            self._waiting.insert(0, shard.number)
+
+    def _off(self, shard: Shard, why: str = "") -> None:
+        del self._live[shard.number]
+        if why and not self._run.slots.interrupted:
+            self._broke.append(why)
+
+    def _cancel(self, client: SyncPrefectClient) -> None:
+        for live in self._live.values():
+            client.set_flow_run_state(live.flow_run, Cancelling(message="The run that it is a part of was ended."))
+
+    def _mind_workers(self, shards: Sequence[Shard]) -> None:
+        """Say so where nobody takes the shards: without a worker the run would wait for ever, and not tell why."""
+        if any(shard.state is not ShardState.WAITING for shard in shards):
+            self._was_told = True  # there is a worker, or was
+        if not self._was_told and time.monotonic() - self._lonely_since > NO_WORKER_S:
+            self._was_told = True
+            self._log.warning(
+                "No shard was begun in %.0f s: is a worker polling the work pool of %s, with room for more than "
+                "this run? (prefect worker start --pool NAME)",
+                NO_WORKER_S,
+                self._deployment,
+            )
+
+
+class _Counted:
+    """How far all shards are, counted in the ledger now and then: it takes the longer the more rows there are."""
+
+    def __init__(self, run: BatchRun) -> None:
+        self._run = run
+        self._before = (run.ended, run.failed)
+        self._at_first = self._count()
+        self._next_at = 0.0
+
+    def update(self) -> None:
+        """Tell the run, if it is time."""
+        began = time.monotonic()
+        if began < self._next_at:
+            return
+        ended, failed = (now - before for now, before in zip(self._count(), self._at_first, strict=True))
+        self._run.ended, self._run.failed = self._before[0] + max(ended, 0), self._before[1] + max(failed, 0)
+        now = time.monotonic()
+        self._next_at = now + max(COUNT_EVERY_S, (now - began) / COUNT_SHARE)
+
+    def _count(self) -> tuple[int, int]:
+        counts = self._run.ledger.rows.counts(self._run.output.name, self._run.id)
+        failed = sum(count for status, count in counts.items() if status.is_failure)
+        return sum(count for status, count in counts.items() if status.has_image) + failed, failed
+
+
+def _key(run: str, number: int, tries: int) -> str:
+    return f"rowshot/{run}/{number}/{tries}"

@@ -1,0 +1,87 @@
+"""The approvals of a command: questions on its own terminal."""
+
+import sys
+from collections.abc import Callable
+
+from flows.batch.approval import Reviewed, skus_in
+from flows.batch.plan import Plan
+from flows.batch.prices import dollars_or_free
+from flows.batch.problems import NotStarted, Problem
+from flows.batch.run import BatchRun
+from flows.batch.settings import BatchSettings
+from flows.batch.settings_groups import Approve
+from flows.tasks.approval import Terminal, terminal
+
+_OTHERWISE = "Give --yes to go on without being asked, leave out --approve, or start a deployment from the UI."
+
+
+def ask_to_buy(batch: BatchSettings, plan: Plan) -> BatchSettings:
+    """The settings with which the run goes on: it is not asked again before it buys. `--yes` stands for an answer.
+
+    Raises: NotStarted where somebody said no, or there is no terminal to ask on.
+    """
+    said_yes = batch.rows.confirm_changed
+    if batch.approve is Approve.NO:
+        return batch
+    if not said_yes and not sys.stdin.isatty():
+        raise NotStarted([Problem("A person is to approve this run, and there is no terminal to ask on.", _OTHERWISE)])
+    if batch.approve is Approve.BEFORE_PUBLISHING and not said_yes:
+        return batch
+    if batch.approve is Approve.BEFORE_BUYING and plan.to_buy and not said_yes:
+        unpriced = f", and {plan.unpriced:,} at a price that nobody knows" if plan.unpriced else ""
+        what = f"Buy {len(plan.to_buy):,} images for about {dollars_or_free(plan.cost_usd)}{unpriced}?"
+        if not _is_yes(what):
+            raise NotStarted([Problem("It was not approved.", "")])
+    return batch.model_copy(update={"approve": Approve.NO})
+
+
+def run_and_publish(
+    batch: BatchSettings, run: Callable[[], int], plan_again: Callable[[], tuple[Plan, BatchRun]]
+) -> int:
+    """Do a run; where a person is to look before anything is published, ask when its images are there, and publish.
+
+    `run` does what the plan says and gives its exit code; `plan_again` plans the same once more. Gives the exit code.
+    """
+    if batch.approve is not Approve.BEFORE_PUBLISHING:
+        return run()
+    before = terminal.set(Terminal())
+    try:
+        code = run()
+        while code <= 1:
+            plan, batch_run = plan_again()
+            if not plan.to_publish:
+                break
+            print(f"\n{len(plan.to_publish):,} images wait to be published. Look at {batch_run.output.root}/index.html")  # noqa: T201 - a question
+            said = _ask_about(plan)
+            if said is None:
+                print("Nothing was published; the same command asks again.")  # noqa: T201 - as above
+                break
+            terminal.set(Terminal(said))
+            try:
+                code = run()
+            except NotStarted as slip:
+                print(slip)  # noqa: T201 - a slip of the pen: asked again
+            terminal.set(Terminal())
+    finally:
+        terminal.reset(before)
+    return code
+
+
+def _ask_about(plan: Plan) -> Reviewed | None:
+    left_out = skus_in(_input("SKUs to leave out, separated by commas (Enter: none): "))
+    again = skus_in(_input("SKUs to make again (Enter: none): "))
+    add = _input("Words to add to their prompts: ").strip() if again else ""
+    publish = sum(1 for row in plan.to_publish if row.sku not in {*left_out, *again})
+    makes = f", and make {len(again):,} again" if again else ""
+    return Reviewed(left_out, again, add) if _is_yes(f"Publish {publish:,} images{makes}?") else None
+
+
+def _is_yes(question: str) -> bool:
+    return _input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _input(question: str) -> str:
+    try:
+        return input(question)
+    except EOFError:  # Ctrl-D, or the terminal is gone
+        return ""

@@ -1,0 +1,238 @@
+"""Large files in shards: in the run's own process, and as flow runs of a deployment that die and are started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextvars import copy_context
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from anycap_server import AnyCapServer
+from command import anycap_variables, environment, table, until, write_csv
+from prefect.client.orchestration import get_client
+from prefect.states import AwaitingRetry, Cancelling
+from recorded import Recorded
+from served import Served, copy_of_repo
+from sqlalchemy import select
+
+from flows.batch.ledger import Ledger
+from flows.batch.ledger_tables import owners, shards
+from flows.batch.settings import BatchSettings
+from flows.batch.settings_groups import Advanced
+from flows.generate_images import generate_images
+
+REPO = Path(__file__).parents[2]
+POOL = "shards"
+SHARD = "generate-shard/generate-shard"
+PRICE = 1  # of an image, in credits
+PATIENCE_S = 240
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[AnyCapServer]:
+    """The provider of all the runs here: the worker has its address from its start."""
+    with AnyCapServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def workers(
+    prefect_server_url: str, provider: AnyCapServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A process worker for all deployments of a clone, in a pool of its own; gives the clone, which has its ledger."""
+    clone = copy_of_repo(tmp_path_factory.mktemp("shards"))
+    deployments = clone / "prefect.yaml"
+    deployments.write_text(deployments.read_text("utf-8").replace("name: rowshot", f"name: {POOL}"), "utf-8")
+    served = Served(clone, prefect_server_url, anycap_variables(provider, clone))
+    served.prefect("work-pool", "create", "--type", "process", POOL)
+    served.prefect("deploy", "-n", "generate-images", "-n", "generate-shard")
+    served.prefect("gcl", "create", "rowshot-anycap", "--limit", "16")
+    variables = anycap_variables(provider, clone) | {"PREFECT_API_URL": prefect_server_url}
+    with (clone / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", POOL],
+            cwd=clone,
+            env=environment(clone, PREFECT_WORKER_QUERY_SECONDS="1", **variables),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield clone
+    finally:
+        worker.terminate()
+        try:
+            worker.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+
+
+@pytest.fixture
+def buying(workers: Path, provider: AnyCapServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has this process buy of the same provider, with the same ledger, as the worker's; gives the clone."""
+    for name, value in anycap_variables(provider, workers).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ROWSHOT_LEDGER", str(workers / "ledger.sqlite3"))
+    provider.credit, provider.delay_s = None, 0.5
+    return workers
+
+
+def settings(folder: Path, name: str, shard_rows: int = 3, shards_at_once: int = 4) -> BatchSettings:
+    """A batch of nine rows, in shards that are flow runs."""
+    return BatchSettings(
+        csv=str(write_csv(folder / name, [f"{name[:3]}{number}" for number in range(9)])),
+        output=str(folder / "out"),
+        generator="anycap",
+        concurrency=2,
+        advanced=Advanced(shard_rows=shard_rows, shard_deployment=SHARD, shards_at_once=shards_at_once),
+    )
+
+
+def calls_for(provider: AnyCapServer, name: str) -> list[int]:
+    """How often each image of a batch was charged for."""
+    return [count for prompt, count in provider.charges.items() if f"product {name[:3]}" in prompt]
+
+
+def process_of_shard(ledger: Ledger, number: int) -> int:
+    """The pid of whoever works on a shard of the newest run that has one; 0 where nobody does."""
+    with ledger.reading() as connection:
+        mine = (shards.c.number == number, shards.c.state == "under-way", shards.c.owner == owners.c.owner)
+        found: int | None = connection.scalar(select(owners.c.pid).where(*mine).order_by(shards.c.at.desc()).limit(1))
+    return found or 0
+
+
+def test_a_shard_that_dies_is_started_again_and_buys_nothing_twice(
+    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+) -> None:
+    """Three shards are three flow runs, named by their part; one that is killed goes on in a fourth from the ledger,
+    and the one report of them has all rows.
+    """
+    ledger, batch = Ledger.open(str(buying / "ledger.sqlite3")), settings(tmp_path, "killed.csv", shards_at_once=2)
+
+    def kill() -> None:
+        until(lambda: bool(process_of_shard(ledger, 2)) and "product kil" in " ".join(provider.calls), PATIENCE_S)
+        os.kill(process_of_shard(ledger, 2), signal.SIGKILL)
+
+    provider.delay_s = 2.0
+    killer = threading.Thread(target=kill)
+    killer.start()
+    state = generate_images(batch, return_state=True)
+    killer.join()
+    assert state.message is not None
+    assert state.message.startswith("9 of 9"), state
+    assert calls_for(provider, "killed.csv") == [1] * 9
+    assert [row["image_status"] for row in table(tmp_path / "out/results.csv")] == ["stored"] * 9
+    recorded = Recorded(prefect_server)
+    tried = [len(recorded.flow_runs(f"generate-shard / killed.csv {number} of 3")) for number in (1, 2, 3)]
+    assert tried == [1, 2, 1]
+
+
+@pytest.mark.usefixtures("buying")
+def test_what_stops_one_shard_stops_all(provider: AnyCapServer, prefect_server: str, tmp_path: Path) -> None:
+    """Where the credit ends in the second shard the third is not begun, and the run says why it ended early."""
+    provider.credit = 5 * PRICE
+    state = generate_images(settings(tmp_path, "poor.csv", shards_at_once=1), return_state=True)
+    assert state.name == "EndedEarly"
+    assert "credit" in str(state.message)
+    assert len(calls_for(provider, "poor.csv")) == 5
+    statuses = [row["image_status"] for row in table(tmp_path / "out/results.csv")]
+    assert (statuses.count("stored"), statuses.count("pending")) == (5, 4)
+    assert Recorded(prefect_server).flow_runs("generate-shard / poor.csv 3 of 3") == []
+
+
+def test_a_run_that_dies_finds_its_shards_again(
+    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+) -> None:
+    """The run is killed while shards go on, and retried as from the server's pages: it follows those that live, starts
+    none a second time, and makes the report.
+    """
+    batch = settings(tmp_path, "parent.csv", shard_rows=5)
+    recorded, ledger = Recorded(prefect_server), Ledger.open(str(buying / "ledger.sqlite3"))
+    provider.delay_s = 10.0
+    deployment = recorded.deployment("generate-images/generate-images").id
+    with get_client(sync_client=True) as client:
+        parameters = {"batch": batch.model_dump(mode="json", exclude_defaults=True)}
+        run = client.create_flow_run_from_deployment(deployment, parameters=parameters).id
+        until(lambda: all(process_of_shard(ledger, number) for number in (1, 2)), PATIENCE_S)
+        os.kill(process_of_run(ledger, run), signal.SIGKILL)
+        until(lambda: client.read_flow_run(run).state_name == "Crashed", PATIENCE_S)
+        client.set_flow_run_state(run, AwaitingRetry(scheduled_time=datetime.now(UTC)), force=True)
+        until(lambda: client.read_flow_run(run).state_name in {"Completed", "EndedEarly", "Failed"}, PATIENCE_S)
+        state = client.read_flow_run(run).state
+    assert state is not None
+    assert str(state.message).startswith("9 of 9"), state
+    assert calls_for(provider, "parent.csv") == [1] * 9
+    names = [f"generate-shard / parent.csv {number} of 2" for number in (1, 2)]
+    assert [len(recorded.flow_runs(name)) for name in names] == [1, 1]
+
+
+def test_a_run_that_is_cancelled_cancels_its_shards(
+    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+) -> None:
+    """What is under way comes home, nothing else is begun, the reports are there, and the run and its shards are
+    cancelled.
+    """
+    batch = settings(tmp_path, "cancelled.csv", shard_rows=5, shards_at_once=1)
+    recorded, ledger = Recorded(prefect_server), Ledger.open(str(buying / "ledger.sqlite3"))
+    provider.delay_s = 3.0
+
+    def cancel() -> None:
+        until(lambda: bool(process_of_shard(ledger, 1)) and "product can" in " ".join(provider.calls), PATIENCE_S)
+        (run,) = recorded.flow_runs("generate-images / cancelled.csv")
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelling())
+
+    canceller = threading.Thread(target=copy_context().run, args=(cancel,))
+    canceller.start()
+    state = generate_images(batch, return_state=True)
+    canceller.join()
+    assert state.is_cancelled(), state
+    (shard,) = recorded.flow_runs("generate-shard / cancelled.csv 1 of 2")
+    until(lambda: recorded.flow_runs(shard.name)[0].state_name == "Cancelled", PATIENCE_S)
+    bought = calls_for(provider, "cancelled.csv")
+    assert 0 < len(bought) < 9
+    statuses = [row["image_status"] for row in table(tmp_path / "out/results.csv")]
+    assert (statuses.count("stored"), statuses.count("pending")) == (len(bought), 9 - len(bought))
+    assert recorded.flow_runs("generate-shard / cancelled.csv 2 of 2") == []
+
+
+def process_of_run(ledger: Ledger, run: UUID) -> int:
+    """The pid of the process that holds a run and none of its shards."""
+    with ledger.reading() as connection:
+        held = select(shards.c.owner).where(shards.c.run == str(run))
+        mine = (owners.c.run == str(run), owners.c.owner.not_in(held))
+        pids = connection.execute(select(owners.c.pid).where(*mine)).scalars().all()
+        others = connection.execute(select(owners.c.pid).where(owners.c.owner.in_(held))).scalars().all()
+    (pid,) = set(pids) - set(others)
+    return int(pid)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_shards_in_one_process_give_the_same_reports(tmp_path: Path) -> None:
+    """A file in shards, one after the other, leaves the same rows in its reports as the file in one."""
+    path = write_csv(tmp_path / "same.csv", [f"s{number}" for number in range(7)])
+    told = []
+    for name, rows in (("whole", 0), ("shards", 3)):
+        output, ledger = tmp_path / name, str(tmp_path / f"{name}.sqlite3")
+        advanced = Advanced(shard_rows=rows, ledger=ledger)
+        state = generate_images(BatchSettings(csv=str(path), output=str(output), advanced=advanced), return_state=True)
+        assert state.is_completed(), state
+        manifest = [{**row, "seconds": "", "request_id": ""} for row in table(output / "manifest.csv")]
+        told.append((manifest, (output / "results.csv").read_text("utf-8-sig"), state.message))
+    assert told[0] == told[1]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_shards_that_nobody_could_buy_are_refused_before_anything_is_bought(tmp_path: Path) -> None:
+    """A deployment that the server doesn't have is told with what to do about it."""
+    batch = settings(tmp_path, "nowhere.csv").model_copy(update={"generator": "proof"})
+    advanced = batch.advanced.model_copy(update={"shard_deployment": "generate-shard/elsewhere"})
+    state = generate_images(batch.model_copy(update={"advanced": advanced}), return_state=True)
+    assert "has no deployment 'generate-shard/elsewhere'" in str(state.message)
+    assert "prefect deploy --all" in str(state.message)
+    assert not (tmp_path / "out/images").exists()
