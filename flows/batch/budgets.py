@@ -43,36 +43,37 @@ def reserve(connection: Connection, run: str, at: float, usd: Decimal | None, ca
         return CapReached(_UNPRICED) if caps else None
     if not usd:  # what is free changes nothing
         return None
-    in_run = _add(connection, run_scope(run), usd)
-    if caps.run_usd is not None and in_run > caps.run_usd:
-        _add(connection, run_scope(run), -usd)
-        return CapReached(_reached("run", caps.run_usd, in_run - usd, usd))
-    in_day = _add(connection, day_scope(at), usd)
-    if caps.day_usd is not None and in_day > caps.day_usd:
-        _add(connection, day_scope(at), -usd)
-        _add(connection, run_scope(run), -usd)
-        return CapReached(_reached("day", caps.day_usd, in_day - usd, usd))
+    in_run, in_day = _add(connection, run, at, usd)
+    for scope, cap, total in (("run", caps.run_usd, in_run), ("day", caps.day_usd, in_day)):
+        if cap is not None and total > cap:
+            _add(connection, run, at, -usd)
+            return CapReached(_reached(scope, cap, total - usd, usd))
     return None
 
 
 def settle(connection: Connection, run: str, at: float, more_usd: Decimal) -> None:
     """Correct the counters of a call that began at this moment by what it has cost beyond what was reserved."""
     if more_usd:
-        _add(connection, run_scope(run), more_usd)
-        _add(connection, day_scope(at), more_usd)
+        _add(connection, run, at, more_usd)
 
 
-def _add(connection: Connection, scope: str, usd: Decimal) -> Decimal:
-    """Add to a counter; gives what stands there now. Whoever else adds to it waits for the end of this transaction."""
-    total: Decimal = connection.execute(_ADD[connection.dialect.name], {"scope": scope, "usd": usd}).scalar_one()
-    return total
+def _add(connection: Connection, run: str, at: float, usd: Decimal) -> tuple[Decimal, Decimal]:
+    """Add to the counters of a run and of a day, always in this order; gives what stands there now.
+
+    Whoever else adds to them waits for the end of this transaction.
+    """
+    scopes = {"run": run_scope(run), "day": day_scope(at)}
+    added = connection.execute(_ADD[connection.dialect.name], {**scopes, "usd": usd})
+    totals: dict[str, Decimal] = dict(added.tuples().all())
+    return totals[scopes["run"]], totals[scopes["day"]]
 
 
 def _adding(dialect: Any) -> Any:
-    new = dialect.insert(budgets)
+    usd = bindparam("usd", type_=budgets.c.usd.type)
+    new = dialect.insert(budgets).values([{"scope": bindparam(scope), "usd": usd} for scope in ("run", "day")])
     return new.on_conflict_do_update(
         index_elements=[budgets.c.scope], set_={"usd": budgets.c.usd + new.excluded.usd}
-    ).returning(budgets.c.usd)
+    ).returning(budgets.c.scope, budgets.c.usd)
 
 
 _ADD = {"sqlite": _adding(sqlite), "postgresql": _adding(postgresql)}

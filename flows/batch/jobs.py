@@ -4,8 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from blocks.image import Capabilities, Mode
+from blocks.image import Capabilities, ChildProcess, GeneratedImage, ImageRequest, Mode
 from flows.batch.finish import Finish
 from flows.batch.problems import Problem
 
@@ -68,6 +69,16 @@ class Source:
 
     capabilities: Capabilities
     account: str = ""
+
+
+class Generator(Protocol):
+    """What a purchase needs of an image generator."""
+
+    def generate(self, request: ImageRequest) -> GeneratedImage:
+        """Make one image with one request."""
+
+    def recover(self, request: ImageRequest, child: ChildProcess | None) -> GeneratedImage:
+        """Find out what became of a request whose caller died."""
 
 
 def fingerprint(job: Mapping[str, object]) -> str:

@@ -58,8 +58,8 @@ _SEE_MONEY = select(images.c.paid_calls, images.c.price_usd, images.c.price_is_e
     *this_image(images)
 )
 _NEW_IMAGE = {
-    "sqlite": sqlite.insert(images).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(images).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(images).on_conflict_do_nothing().returning(images.c.sku),
+    "postgresql": postgresql.insert(images).on_conflict_do_nothing().returning(images.c.sku),
 }
 
 
@@ -79,11 +79,11 @@ class Calls:
         Raises: CapReached where its price, which is reserved with this, doesn't fit under a cap any more.
         """
 
-        def work(connection: Connection) -> Attempt | Standing | CapReached:
-            _ensure(connection, job)
-            standing = standing_of(connection.execute(_SEE, this(job.key)).one())
-            mine = standing.owner == owner.id and standing.state is State.RESERVED
-            if not mine and standing.state not in {State.PENDING, State.FAILED, *again}:
+        def work(connection: Connection) -> Attempt | Standing | CapReached | None:
+            seen = connection.execute(_SEE, this(job.key)).one_or_none()
+            standing = standing_of(seen) if seen else None
+            mine = standing is not None and standing.owner == owner.id and standing.state is State.RESERVED
+            if standing and not mine and standing.state not in {State.PENDING, State.FAILED, *again}:
                 return standing
             attempt = Attempt(folder.name, job, folder)
             now = time.time()
@@ -93,7 +93,11 @@ class Calls:
                     connection.execute(_SET_IMAGE, {**this(job.key), "state": State.PENDING, "owner": ""})
                 return refused
             taken = {"state": State.SUBMITTED, "owner": owner.id, "attempt": attempt.id, "updated_at": now}
-            connection.execute(_SET_IMAGE, {**this(job.key), **taken, "attempts": standing.attempts + 1})
+            if standing:
+                connection.execute(_SET_IMAGE, {**this(job.key), **taken, "attempts": standing.attempts + 1})
+            elif not _put_new(connection, job, {**taken, "attempts": 1}):  # somebody else was first
+                settle(connection, owner.run, now, -(list_price.reserved_usd or Decimal(0)))
+                return None
             call = {
                 "attempt": attempt.id,
                 "sku": job.sku,
@@ -112,7 +116,8 @@ class Calls:
             connection.execute(_NEW_CALL, call)
             return attempt
 
-        taken = self._database.write(work, urgent=True)
+        while (taken := self._database.write(work, urgent=True)) is None:
+            pass  # it is there now, and is seen as it stands
         if isinstance(taken, CapReached):
             raise taken
         return taken
@@ -215,13 +220,13 @@ class Calls:
         return self._database.write(work)
 
 
-def _ensure(connection: Connection, job: Job) -> None:
+def _put_new(connection: Connection, job: Job, taken: dict[str, object]) -> bool:
+    """Note an image for the first time; False where it is there."""
     planned = {
         "sku": job.sku,
         "template": job.template,
         "fingerprint": job.fingerprint,
         "redo_of": job.redo_of,
-        "state": State.PENDING,
         "generator": job.generator,
         "account": job.account,
         "model": job.model,
@@ -229,9 +234,8 @@ def _ensure(connection: Connection, job: Job) -> None:
         "prompt": job.prompt,
         "params": json.dumps(dict(job.params), ensure_ascii=False, sort_keys=True),
         "variant": job.variant,
-        "updated_at": time.time(),
     }
-    connection.execute(_NEW_IMAGE[connection.dialect.name], planned)
+    return connection.execute(_NEW_IMAGE[connection.dialect.name], planned | taken).one_or_none() is not None
 
 
 @dataclass(frozen=True, slots=True)

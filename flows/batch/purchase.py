@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from blocks.errors import (
     ImageGenerationError,
@@ -22,7 +22,7 @@ from blocks.image import ChildProcess, GeneratedImage, ImageRequest
 from flows.batch.budgets import CapReached
 from flows.batch.caps import NO_CAPS, Caps
 from flows.batch.costs import Costs
-from flows.batch.jobs import Job
+from flows.batch.jobs import Generator, Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_calls import new_attempt_id
 from flows.batch.ledger_images import Attempt, Orphan, Place, Standing
@@ -36,16 +36,6 @@ from flows.batch.uploads import Shelf
 POLL_S = 1.0
 LONGEST_BACKOFF_S = 64.0
 RATE_LIMITED_TIMES = 20
-
-
-class Generator(Protocol):
-    """What a purchase needs of an image generator."""
-
-    def generate(self, request: ImageRequest) -> GeneratedImage:
-        """Make one image with one request."""
-
-    def recover(self, request: ImageRequest, child: ChildProcess | None) -> GeneratedImage:
-        """Find out what became of a request whose caller died."""
 
 
 class Standstill(Exception):
@@ -111,7 +101,8 @@ class Purchase:
                 held = self._take(job, tries)
                 asked = (held, self._ask(held, tries, call)) if isinstance(held, Attempt) else held
             if isinstance(asked, tuple):
-                bought = self._settle(*asked, tries)  # with the slot free again: the next call need not wait
+                self.slots.let_others_begin()  # the slot is free again, and the next call goes first
+                bought = self._settle(*asked, tries)
                 if bought is not None:
                     return bought, True
             elif asked.state in {State.BOUGHT, State.LOST} and not tries.gone:
@@ -289,9 +280,14 @@ class Purchase:
         return Bought(job, finished, fresh)
 
     def _request(self, attempt: Attempt) -> ImageRequest:
-        job, note = attempt.job, partial(self.ledger.calls.note_child, attempt.id)
+        job = attempt.job
         asked = (job.sku, job.prompt, job.model, attempt.folder, job.mode, job.params)
-        return ImageRequest(*asked, on_child=note, left=self.slots.left)
+        return ImageRequest(*asked, on_child=partial(self._note, attempt), left=self.slots.left)
+
+    def _note(self, attempt: Attempt, child: ChildProcess) -> None:
+        self.slots.has_begun()
+        self.slots.let_others_begin()
+        self.ledger.calls.note_child(attempt.id, child)
 
     def _close(self, attempt: Attempt, state: State, charged: Charged, error: ImageGenerationError) -> None:
         used = error.credits_used if isinstance(error, NoImage) else None

@@ -12,13 +12,13 @@ from pathlib import Path
 from flows.batch.batch_rows import OutputRows, Run
 from flows.batch.costs import Costs, Dearest
 from flows.batch.files import slug
-from flows.batch.jobs import Batch, Job
+from flows.batch.jobs import Batch, Generator, Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State
 from flows.batch.prices import PriceBook
 from flows.batch.problems import LedgerUnavailable, NotStarted, Problem
 from flows.batch.publishing import Site
-from flows.batch.purchase import Generator, Purchase
+from flows.batch.purchase import Purchase
 from flows.batch.report import Report, write_report
 from flows.batch.request import Request
 from flows.batch.row_reports import UNSETTLED

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from flows.batch.pace import Pace
 
+BEGIN_S = 0.3
+
 
 class RunStopped(Exception):
     """The run is ending: this row was not begun and stays pending."""
@@ -36,6 +38,8 @@ class Slots:
         self._waiting = 0
         self._starts: deque[tuple[float, int]] | None = None
         self._change = threading.Condition()
+        self._begun = threading.Condition()
+        self._beginning: set[int] = set()  # threads that hold a slot and have not made their call yet
         self._not_before = 0.0
         self._stopped: BaseException | None = None
         self._interrupted = False
@@ -49,12 +53,27 @@ class Slots:
                 call = self._begin()
             finally:
                 self._waiting -= 1
+        with self._begun:
+            self._beginning.add(threading.get_ident())
         try:
             yield call
         finally:
+            self.has_begun()
             with self._change:
                 self._in_flight -= 1
                 self._change.notify()
+
+    def has_begun(self) -> None:
+        """The call of this thread is on its way."""
+        with self._begun:
+            self._beginning.discard(threading.get_ident())
+            if not self._beginning:
+                self._begun.notify_all()
+
+    def let_others_begin(self) -> None:
+        """Wait a moment while calls are about to be made: a free slot costs time, and what follows a call has time."""
+        with self._begun:
+            self._begun.wait_for(lambda: not self._beginning, BEGIN_S)
 
     def _begin(self) -> Call:
         while True:
