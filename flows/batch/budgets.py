@@ -1,10 +1,8 @@
 """Caps on spending: a counter for each run and for each day, kept in the same transaction as every call."""
 
 from decimal import Decimal
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, select, text
 
 from flows.batch.caps import Caps
 from flows.batch.ledger_database import Database
@@ -63,20 +61,20 @@ def _add(connection: Connection, run: str, at: float, usd: Decimal) -> tuple[Dec
     Whoever else adds to them waits for the end of this transaction.
     """
     scopes = {"run": run_scope(run), "day": day_scope(at)}
-    added = connection.execute(_ADD[connection.dialect.name], {**scopes, "usd": usd})
+    added = connection.execute(_ADD, {**scopes, "usd": usd})
     totals: dict[str, Decimal] = dict(added.tuples().all())
     return totals[scopes["run"]], totals[scopes["day"]]
 
 
-def _adding(dialect: Any) -> Any:
-    usd = bindparam("usd", type_=budgets.c.usd.type)
-    new = dialect.insert(budgets).values([{"scope": bindparam(scope), "usd": usd} for scope in ("run", "day")])
-    return new.on_conflict_do_update(
-        index_elements=[budgets.c.scope], set_={"usd": budgets.c.usd + new.excluded.usd}
-    ).returning(budgets.c.scope, budgets.c.usd)
-
-
-_ADD = {"sqlite": _adding(sqlite), "postgresql": _adding(postgresql)}
+# As text, which both databases read: SQLAlchemy compiles its own ON CONFLICT anew each time it is executed.
+_ADD = (
+    text(
+        "INSERT INTO budgets (scope, usd) VALUES (:run, :usd), (:day, :usd) "
+        "ON CONFLICT (scope) DO UPDATE SET usd = budgets.usd + excluded.usd RETURNING scope, usd"
+    )
+    .bindparams(bindparam("usd", type_=budgets.c.usd.type))
+    .columns(budgets.c.scope, budgets.c.usd)
+)
 _SEE = select(budgets.c.usd).where(budgets.c.scope == bindparam("this_scope"))
 
 _UNPRICED = (

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnDefault, Connection, bindparam, insert, select, text, tuple_, update
 
 from blocks.errors import ImageGenerationError, NoImage
 from blocks.image import ChildProcess, GeneratedImage
@@ -57,10 +56,13 @@ _SEE_CALL_BEGIN = (
 _SEE_MONEY = select(images.c.paid_calls, images.c.price_usd, images.c.price_is_estimated, images.c.credits_used).where(
     *this_image(images)
 )
-_NEW_IMAGE = {
-    "sqlite": sqlite.insert(images).on_conflict_do_nothing().returning(images.c.sku),
-    "postgresql": postgresql.insert(images).on_conflict_do_nothing().returning(images.c.sku),
-}
+# As text, which both databases read: SQLAlchemy compiles its own ON CONFLICT anew each time it is executed.
+_OF_NEW = [column.name for column in images.c if not column.nullable]
+_NEW_IMAGE = text(
+    f"INSERT INTO images ({', '.join(_OF_NEW)}) VALUES ({', '.join(f':{name}' for name in _OF_NEW)}) "  # noqa: S608 - our own columns' names
+    "ON CONFLICT DO NOTHING RETURNING sku"
+)
+_AS_NEW = {column.name: column.default.arg for column in images.c if isinstance(column.default, ColumnDefault)}
 
 
 class Calls:
@@ -235,7 +237,7 @@ def _put_new(connection: Connection, job: Job, taken: dict[str, object]) -> bool
         "params": json.dumps(dict(job.params), ensure_ascii=False, sort_keys=True),
         "variant": job.variant,
     }
-    return connection.execute(_NEW_IMAGE[connection.dialect.name], planned | taken).one_or_none() is not None
+    return connection.execute(_NEW_IMAGE, {**_AS_NEW, **planned, **taken}).one_or_none() is not None
 
 
 @dataclass(frozen=True, slots=True)
