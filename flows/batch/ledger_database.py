@@ -169,12 +169,15 @@ class Database:
         if files:  # by a thread of its own, so that no other row's transaction waits for them
             self._unsafe.append((files, one))
             self._syncer.submit(self._sync_waiting)
+        elif urgent:  # by this thread, or by another that comes to write before it
+            self._urgent.append(one)
+            self._write_waiting()
         else:
-            self._put(one, urgent=urgent)
+            self._put(one)
         return done.result()
 
-    def _put(self, one: _Write, *, urgent: bool = False) -> None:
-        (self._urgent if urgent else self._waiting).append(one)
+    def _put(self, one: _Write) -> None:
+        self._waiting.append(one)
         self._writer.submit(self._write_waiting)
 
     def _sync_waiting(self) -> None:
@@ -197,14 +200,15 @@ class Database:
 
     def _write_waiting(self) -> None:
         """One turn. There are as many turns as writes, so whoever has to let others go first has a turn left."""
-        waiting, most = (self._urgent, len(self._urgent)) if self._urgent else (self._waiting, MOST_TOGETHER)
-        several = [waiting.popleft() for _ in range(min(most, len(waiting)))]
-        if several:  # else an earlier turn took them along
-            self._write_together(several)
+        with self._turn:
+            waiting, most = (self._urgent, len(self._urgent)) if self._urgent else (self._waiting, MOST_TOGETHER)
+            several = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+            if several:  # else an earlier turn took them along
+                self._write_together(several)
 
     def _write_together(self, several: Sequence[_Write]) -> None:
         try:
-            with self._turn, self._begun() as connection:
+            with self._begun() as connection:
                 results = [one.work(connection) for one in several]
         except Exception as error:  # noqa: BLE001 - it is raised again where the row's own thread waits
             if len(several) > 1 and not isinstance(error, LedgerUnavailable):

@@ -14,6 +14,7 @@ from prefect.exceptions import Pause
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import opaque
 
 from blocks import ImageGenerator
 from blocks.errors import LeftRunning, RetryableError
@@ -77,7 +78,7 @@ def generate_images_of(
     threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(2 * run.slots.limit)
     with leased(run.slots, limit, len(jobs)), run.buying(generator, usd_per_credit) as purchase, threads as pool:
         try:
-            same = {"purchase": unmapped(purchase), "hand_on": unmapped(hand_on)}
+            same = {"purchase": unmapped(opaque(purchase)), "hand_on": unmapped(opaque(hand_on))}
             for image in _mapped(pool, of_row, jobs, same, run.slots):
                 _count(image, run)
         except Pause:  # suspended: what is in flight comes home, and the run goes on when it is resumed
@@ -94,7 +95,8 @@ def _mapped(
     """Map the task over the jobs, and give each row's future as it ends, until all have or the run is interrupted.
 
     Rows are submitted as others end, a few ahead: a thousand at once would hold up the first calls by a second, and a
-    hundred thousand would stay in memory.
+    hundred thousand would stay in memory. They are opaque: Prefect would look for other runs' results in each of their
+    fields.
     """
     ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
     together = ceil(slots.limit / 2)
@@ -102,7 +104,7 @@ def _mapped(
     while done < len(jobs) and not slots.interrupted:
         if begun < len(jobs) and begun - done <= ahead - together:
             some = jobs[begun : done + ahead]
-            for image in pool.map(of_row, {"job": list(some), **same}):
+            for image in pool.map(of_row, {"job": [opaque(job) for job in some], **same}):
                 image.add_done_callback(ended.put)
             begun += len(some)
         try:

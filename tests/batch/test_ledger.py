@@ -194,11 +194,8 @@ def at_once(database: Database, works: Sequence[Callable[[Connection], int]]) ->
             assert time.monotonic() < deadline
             time.sleep(0.001)
 
-    with ThreadPoolExecutor(len(works) + 1) as pool:
-        with database.writing():
-            pool.submit(database.write, lambda _: 0)  # its writer now waits for the turn, and the rest behind it
-            time.sleep(0.05)
-            until(0)
+    with ThreadPoolExecutor(len(works)) as pool:
+        with database.writing():  # so nobody has the turn
             asked = []
             for work in works:
                 asked.append(pool.submit(database.write, work))
