@@ -5,6 +5,9 @@ export PYTHON
 # A path with spaces must work, so everything below is relative to the clone.
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Tests wait more than they compute: so many files at a time. JOBS=0 runs one after the other.
+JOBS ?= 3
+TOGETHER = -n $(JOBS) --dist loadfile
 CODE := blocks flows tests benchmarks
 
 # What is run here keeps to itself: no Prefect server, profile or ledger of yours is touched.
@@ -27,10 +30,10 @@ demo: setup-run ## make the images of examples/products.csv, drawn here for noth
 		$(BIN)/rowshot run examples/products.csv --output .demo/output
 
 test: setup-dev ## run the tests, with the real parts that come as wheels
-	@$(PYTEST) --ignore=tests/browser --ignore=tests/directus --ignore=tests/server
+	@$(PYTEST) $(TOGETHER) --ignore=tests/browser --ignore=tests/directus --ignore=tests/server
 
 test-fast: setup-dev ## run the tests that need no server, in seconds
-	@$(PYTEST) --ignore=tests/browser --ignore=tests/directus --ignore=tests/server --ignore=tests/flows --ignore=tests/crash --ignore=tests/delivery
+	@$(PYTEST) $(TOGETHER) --ignore=tests/browser --ignore=tests/directus --ignore=tests/server --ignore=tests/flows --ignore=tests/crash --ignore=tests/delivery
 
 crashtest: setup-dev ## kill runs at 20 moments; ROWSHOT_CRASH_SEED=N repeats those of an earlier time
 	@ROWSHOT_CRASH_MOMENTS=$${ROWSHOT_CRASH_MOMENTS:-20} ROWSHOT_CRASH_AWAY_S=60 $(PYTEST) -v -s tests/crash

@@ -85,16 +85,16 @@ def run(options: argparse.Namespace) -> int:
         from flows.batch.progress import shown  # noqa: PLC0415 - as above
         from flows.generate_images import generate_images  # noqa: PLC0415 - as above
         from flows.tasks.sources import carrying_csv  # noqa: PLC0415 - as above
-        from flows.tasks.terminal import ask_to_buy, run_and_publish  # noqa: PLC0415 - as above
+        from flows.tasks.terminal import ask_to_buy, run_approved  # noqa: PLC0415 - as above
 
-        settings = ask_to_buy(settings, planned)
+        settings = ask_to_buy(settings, planned, said_yes=bool(options.confirm_changed))
 
         def once() -> int:
             with shown(batch_run.ledger, batch_run.output.name):
                 return _ended(lambda: generate_images(settings, return_state=True))
 
         with ready(), carrying_csv(batch_run):
-            return run_and_publish(settings, once, lambda: _planned(settings))
+            return run_approved(settings, planned, once, lambda: _planned(settings))
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from flows.batch.jobs import Job, Source
 from flows.batch.ledger_tables import rows
 from flows.batch.markdown import plain
 from flows.batch.plan import Plan, costs_by_model
-from flows.batch.prices import PriceBook, dollars, dollars_or_free
+from flows.batch.prices import PriceBook, dollars, dollars_or_free, for_about
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.publishing import PublishRow
 from flows.batch.redo import find_redo, redo_jobs
@@ -23,7 +23,7 @@ from flows.batch.settings import BatchSettings, RedoSettings
 
 MARK = 12  # hex digits, as an image's file name has them
 _MOST_TEMPLATES = 20
-_LONGEST = 120  # of a prompt or a note: the form stands below it, and nobody scrolls far
+_LONGEST = 120  # of a prompt: the form stands below it, and nobody scrolls far
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +160,8 @@ def leave_out(waiting: Sequence[PublishRow], skus: Sequence[str], run: BatchRun)
 
 def purchase_told(plan: Plan, hours: int) -> str:
     """The question before buying, as Markdown."""
-    unpriced = f", and {plan.unpriced:,} at a price that nobody knows" if plan.unpriced else ""
-    images = _count(len(plan.to_buy), "image")
     lines = [
-        f"**{images} to buy from {plain(plan.batch.csv)}, for about {dollars_or_free(plan.cost_usd)}{unpriced}.**",
+        f"**{_count(len(plan.to_buy), 'image')} to buy from {plain(plan.batch.csv)}, {price_told(plan)}.**",
         "",
         "| model | images | about |",
         "|---|---:|---:|",
@@ -174,9 +172,17 @@ def purchase_told(plan: Plan, hours: int) -> str:
     by_template = templates_of(plan)
     lines += ["", f"Templates: {', '.join(plain(name) for name in by_template[:_MOST_TEMPLATES])}.", ""]
     lines += [_until(hours, "nothing is bought"), ""]
-    lines += [f"- line {job.line}, {plain(job.sku)}: {plain(job.prompt[:_LONGEST])}" for job in plan.samples[:2]]
-    lines += [f"- Note: {plain(warning[:_LONGEST])}" for warning in plan.warnings]
+    lines += [f"- line {job.line}, {plain(job.sku)}: {plain(_beginning(job.prompt))}" for job in plan.samples[:2]]
+    lines += [f"- Note: {plain(warning)}" for warning in plan.warnings]
     return "\n".join(lines)
+
+
+def price_told(plan: Plan) -> str:
+    """What the images to buy cost, as the end of a sentence."""
+    nobody = "at a price that nobody knows"
+    if plan.unpriced == len(plan.to_buy):
+        return nobody
+    return for_about(plan.cost_usd) + (f", and {plan.unpriced:,} of them {nobody}" if plan.unpriced else "")
 
 
 def publishing_told(plan: Plan, counts: str, sheet: str, hours: int) -> str:
@@ -202,6 +208,10 @@ def narrowed_told(wanted: Narrowed) -> str:
     parts = [f"for at most {dollars(Decimal(wanted.max_cost_usd))}"] if wanted.max_cost_usd else []
     parts += [f"only {', '.join(wanted.templates)}"] if wanted.templates else []
     return "".join(f", {part}" for part in parts)
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _until(hours: int, otherwise: str) -> str:

@@ -83,7 +83,7 @@ def fetch(url: str, bounds: Bounds, resolve: Resolve = look_up) -> Page:
         found = hop.ask()
         if isinstance(found, Page):
             return found
-        url = urljoin(url, found)
+        url = _redirected(url, found)
     raise CsvNotFetched(f"{shown(url)} is the end of more than {MOST_REDIRECTS} redirects.", "Give the final address.")
 
 
@@ -91,6 +91,14 @@ def shown(url: str) -> str:
     """An address for people and the ledger to see: without a password, a query and a fragment, which may be secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        told = f"{shown(url)} leads to an address that can't be understood."
+        raise CsvNotFetched(told, "Give the final address.") from None
 
 
 def _checked(url: str, bounds: Bounds) -> SplitResult:
@@ -178,7 +186,7 @@ class _Hop:
         host = self._host
         try:
             addresses = self.resolve(host, self._port)
-        except OSError:
+        except (OSError, ValueError):  # a name that no machine can have
             addresses = []
         if not addresses:
             raise CsvNotFetched(f"There is no machine named {host}.", "Check the address's spelling.")

@@ -130,6 +130,11 @@ def dollars_or_free(usd: Decimal) -> str:
     return dollars(usd) if usd else "free"
 
 
+def for_about(usd: Decimal) -> str:
+    """An estimate as the end of a sentence: for about $12.40, or for free."""
+    return f"for about {dollars(usd)}" if usd else "for free"
+
+
 def _price(row: Mapping[str, str]) -> Price:
     usd = Decimal(row["usd"])
     if not usd.is_finite() or usd < 0:

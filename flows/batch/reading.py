@@ -43,8 +43,8 @@ def _problem(kind: type[BaseModel], found: ErrorDetails) -> Problem:
     where = ", ".join(titles)
     if found["type"] == "extra_forbidden":
         return Problem(f"There is no setting {where!r}.", f"There are: {', '.join(known)}.")
-    told = IN_WORDS.get(found["type"], found["msg"].removeprefix("Value error, "))
-    told = told.format_map(_Context(found.get("ctx") or {}))
+    ours = IN_WORDS.get(found["type"])  # a message may quote what was given, and so is no pattern to fill in
+    told = ours.format_map(_Context(found.get("ctx") or {})) if ours else found["msg"].removeprefix("Value error, ")
     told = told if told.endswith(".") else f"{told}."
     if not where:
         return Problem(told, "")

@@ -32,8 +32,8 @@ class BatchSettings(Form):
     csv: str = Field(
         default="",
         title="CSV file",
-        description="The spreadsheet, a row an image; it needs a column `sku`. A path such as `examples/products.csv`, "
-        "an address such as `https://shop.example/products.csv`, a published Google Sheet's, or `s3://bucket/file.csv`.",
+        description="The spreadsheet, a row an image; it needs a column sku. A path such as examples/products.csv, "
+        "an address such as https://shop.example/products.csv, a published Google Sheet's, or s3://bucket/file.csv.",
     )
     pasted: str = Field(
         default="",
@@ -43,21 +43,21 @@ class BatchSettings(Form):
     template: str = Field(
         default="product",
         title="Template",
-        description="What kind of picture, for rows that don't say so in a column `template`.",
+        description="What kind of picture, for rows that don't say so in a column template.",
         min_length=1,
         json_schema_extra=offer_templates,
     )
     generator: str = Field(
         default="proof",
         title="Image generator",
-        description="`proof` draws a stand-in for nothing, `anycap` buys images; or a block's name, such as "
-        "`anycap/team`.",
+        description="proof draws a stand-in for nothing, anycap buys images; or a block's name, such as "
+        "anycap/team.",
         min_length=1,
     )
     model: Model = Field(
         default="",
         title="Model",
-        description="Who draws, for rows that don't say so in a column `model`.",
+        description="Who draws, for rows that don't say so in a column model.",
         json_schema_extra=offer_models,
     )
     approve: Approve = Field(

@@ -40,7 +40,7 @@ Prices = Annotated[
     str,
     Field(
         title="Price book",
-        description="A CSV of your own prices. Empty: `ROWSHOT_PRICES`, else the built-in price book.",
+        description="A CSV of your own prices. Empty: ROWSHOT_PRICES, else the built-in price book.",
     ),
 ]
 Concurrency = Annotated[
@@ -56,14 +56,14 @@ Templates = Annotated[
     str,
     Field(
         title="Templates folder",
-        description="A folder of your own templates, searched before the built-in ones. Empty: `ROWSHOT_TEMPLATES`.",
+        description="A folder of your own templates, searched before the built-in ones. Empty: ROWSHOT_TEMPLATES.",
     ),
 ]
 LedgerUrl = Annotated[
     str,
     Field(
         title="Ledger",
-        description="Where it stands what was bought. Empty: the worker's `ROWSHOT_LEDGER`, else one file a user. "
+        description="Where it stands what was bought. Empty: the worker's ROWSHOT_LEDGER, else one file a user. "
         "Never write an address with a password here: everybody who sees the run sees it.",
     ),
 ]
@@ -121,22 +121,22 @@ class Delivery(Form):
     store: BlockName = Field(
         default="",
         title="Store",
-        description="An S3 bucket for the images as well, such as `s3-bucket/rowshot`. Empty: the output folder alone.",
+        description="An S3 bucket for the images as well, such as s3-bucket/rowshot. Empty: the output folder alone.",
     )
     public_url: str = Field(
         default="",
         title="Public address",
-        description="How an image's address is made, such as `https://cdn.example.com/{key}`. Empty: a private bucket.",
+        description="How an image's address is made, such as https://cdn.example.com/{key}. Empty: a private bucket.",
     )
     cms: BlockName = Field(
         default="",
         title="CMS",
-        description="Where each image's address is published, such as `cms-site/rowshot`. Empty: nowhere.",
+        description="Where each image's address is published, such as cms-site/rowshot. Empty: nowhere.",
     )
     notify: BlockName = Field(
         default="",
         title="Notify",
-        description="Who is told when a run starts and ends, such as `slack-webhook/rowshot`. Empty: nobody.",
+        description="Who is told when a run starts and ends, such as slack-webhook/rowshot. Empty: nobody.",
     )
 
 
@@ -181,14 +181,14 @@ class Advanced(Form):
     columns: ColumnNames = Field(
         default="",
         title="Column names",
-        description="Where the sheet's names differ from the template's, such as `name=Title, color=Colour`.",
+        description="Where the sheet's names differ from the template's, such as name=Title, color=Colour.",
     )
     templates: Templates = ""
     ledger: LedgerUrl = ""
     global_limit: str = Field(
         default="",
         title="Global concurrency limit",
-        description="The limit on the server that all runs share. Empty: `rowshot-` and the provider's name, if there.",
+        description="The limit on the server that all runs share. Empty: rowshot-PROVIDER, if it is there.",
     )
     tag_limit: str = Field(
         default="",
@@ -204,7 +204,7 @@ class Advanced(Form):
     shard_deployment: str = Field(
         default="",
         title="Deployment for shards",
-        description="Such as `generate-shard/generate-shard`: each shard is a flow run of it. Empty: all in this one.",
+        description="Such as generate-shard/generate-shard: each shard is a flow run of it. Empty: all in this one.",
     )
     shards_at_once: int = Field(
         default=4,

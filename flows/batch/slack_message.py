@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from flows.batch.prices import dollars, dollars_or_free
+from flows.batch.prices import dollars, dollars_or_free, for_about
 from flows.batch.summary import Summary
 
 Message = dict[str, Any]
@@ -48,7 +48,7 @@ def start_message(title: str, rows: int, images: int, cost_usd: Decimal | None, 
     if not images:
         told = f"{rows:,} rows; nothing to buy."
     else:
-        cost = "at a price that isn't known" if cost_usd is None else f"for about {dollars_or_free(cost_usd)}"
+        cost = "at a price that isn't known" if cost_usd is None else for_about(cost_usd)
         told = f"{rows:,} rows; {images:,} {'image' if images == 1 else 'images'} to buy, {cost}."
     headline = f"{_cut(title, _NAME)}: begun"
     return _message(headline, [_section(escaped(told)), *_links(Links(run=run))], told)

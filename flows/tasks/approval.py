@@ -37,6 +37,7 @@ from flows.batch.approval import (
 from flows.batch.cap_check import check_caps
 from flows.batch.caps import Dollars
 from flows.batch.jobs import Job
+from flows.batch.markdown import plain
 from flows.batch.plan import Plan, plan_batch
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
@@ -107,9 +108,13 @@ class PublishAnswer(RunInput):
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """A command that asks by itself. `said`: what was answered of the images to publish; None before that."""
+    """A command that asks by itself. `to_buy`: the mark of the plan that it may buy, if it was asked about one.
+
+    `said`: what was answered of the images to publish; None before that.
+    """
 
     said: Reviewed | None = None
+    to_buy: str = ""
 
 
 # Set by a command that has a terminal to ask on.
@@ -160,10 +165,15 @@ def rejected(approval: Approval) -> State[Any]:
 
 
 def _to_buy(batch: BatchSettings, plan: Plan, run: BatchRun, news: News) -> Approval:
-    questions = Questions.of_this_run("buy")
     mark = mark_of_purchase(plan, run.prices)
+    if on_terminal := terminal.get():
+        if mark != on_terminal.to_buy:
+            what = "There is another plan now than the one that was approved: the file has changed, or a price."
+            raise NotStarted([Problem(what, "Run the same command again, which asks about that one.")])
+        return Approval(plan)
+    questions = Questions.of_this_run("buy")
     answer = questions.answer(mark, BuyAnswer)
-    if answer is None and was_begun_with(plan.to_buy, run):
+    if answer is None and not batch.limit and was_begun_with(plan.to_buy, run):
         answer = questions.newest_answer(BuyAnswer)  # it was cut off: what is left of an approved plan is approved
     slip = _slip_in(answer) if answer else ""
     if answer is None or slip:
@@ -186,7 +196,7 @@ def _slip_in(answer: BuyAnswer) -> str:
     try:
         TypeAdapter(Dollars).validate_python(answer.max_cost_usd)
     except ValidationError as error:
-        return f"{answer.max_cost_usd!r}: {error.errors()[0]['msg']}."
+        return plain(f"{answer.max_cost_usd!r}: {error.errors()[0]['msg']}.")
     return ""
 
 
@@ -209,7 +219,7 @@ def _to_publish(batch: BatchSettings, plan: Plan, run: BatchRun, generator: Imag
     try:
         return _reviewed(batch, plan, run, generator, said)
     except NotStarted as slip:  # such as a sku that isn't there: the person is asked again, with what was wrong
-        _ask_to_publish(batch, plan, run, news, f"**{slip}**", str(run.output.root / "index.html"))
+        _ask_to_publish(batch, plan, run, news, f"**{plain(str(slip))}**", str(run.output.root / "index.html"))
 
 
 def _held_back(plan: Plan) -> Approval:

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable
 
-from flows.batch.approval import Reviewed, skus_in
+from flows.batch.approval import Reviewed, mark_of_purchase, price_told, skus_in
 from flows.batch.plan import Plan
-from flows.batch.prices import dollars_or_free
+from flows.batch.prices import PriceBook
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
@@ -15,35 +15,41 @@ from flows.tasks.approval import Terminal, terminal
 _OTHERWISE = "Give --yes to go on without being asked, leave out --approve, or start a deployment from the UI."
 
 
-def ask_to_buy(batch: BatchSettings, plan: Plan) -> BatchSettings:
-    """The settings with which the run goes on: it is not asked again before it buys. `--yes` stands for an answer.
+def ask_to_buy(batch: BatchSettings, plan: Plan, *, said_yes: bool) -> BatchSettings:
+    """The settings with which the run goes on. `said_yes`: `--yes` was given, and stands for every answer.
 
     Raises: NotStarted where somebody said no, or there is no terminal to ask on.
     """
-    said_yes = batch.rows.confirm_changed
     if batch.approve is Approve.NO:
         return batch
     if not said_yes and not sys.stdin.isatty():
         raise NotStarted([Problem("A person is to approve this run, and there is no terminal to ask on.", _OTHERWISE)])
-    if batch.approve is Approve.BEFORE_PUBLISHING and not said_yes:
-        return batch
-    if batch.approve is Approve.BEFORE_BUYING and plan.to_buy and not said_yes:
-        unpriced = f", and {plan.unpriced:,} at a price that nobody knows" if plan.unpriced else ""
-        what = f"Buy {len(plan.to_buy):,} images for about {dollars_or_free(plan.cost_usd)}{unpriced}?"
-        if not _is_yes(what):
+    if said_yes:
+        return batch.model_copy(update={"approve": Approve.NO})
+    if batch.approve is Approve.BEFORE_BUYING and plan.to_buy:
+        if not _is_yes(f"Buy {len(plan.to_buy):,} images {price_told(plan)}?"):
             raise NotStarted([Problem("It was not approved.", "")])
-    return batch.model_copy(update={"approve": Approve.NO})
+    return batch
 
 
-def run_and_publish(
-    batch: BatchSettings, run: Callable[[], int], plan_again: Callable[[], tuple[Plan, BatchRun]]
+def run_approved(
+    batch: BatchSettings, plan: Plan, run: Callable[[], int], plan_again: Callable[[], tuple[Plan, BatchRun]]
 ) -> int:
+    """Do a run of the plan that was approved, if one had to be, and of no other one. Gives its exit code."""
+    if batch.approve is Approve.BEFORE_PUBLISHING:
+        return _run_and_publish(run, plan_again)
+    before = terminal.set(Terminal(to_buy=mark_of_purchase(plan, PriceBook.open(batch.money.prices))))
+    try:
+        return run()
+    finally:
+        terminal.reset(before)
+
+
+def _run_and_publish(run: Callable[[], int], plan_again: Callable[[], tuple[Plan, BatchRun]]) -> int:
     """Do a run; where a person is to look before anything is published, ask when its images are there, and publish.
 
     `run` does what the plan says and gives its exit code; `plan_again` plans the same once more. Gives the exit code.
     """
-    if batch.approve is not Approve.BEFORE_PUBLISHING:
-        return run()
     before = terminal.set(Terminal())
     try:
         code = run()

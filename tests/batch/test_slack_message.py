@@ -96,7 +96,7 @@ def test_nothing_in_a_row_mentions_anybody() -> None:
     ("images", "cost", "told"),
     [
         (0, Decimal(0), "5 rows; nothing to buy."),
-        (1, Decimal(0), "5 rows; 1 image to buy, for about free."),
+        (1, Decimal(0), "5 rows; 1 image to buy, for free."),
         (1200, Decimal("12.4"), "5 rows; 1,200 images to buy, for about $12.40."),
         (2, None, "5 rows; 2 images to buy, at a price that isn't known."),
     ],

@@ -16,8 +16,6 @@ def anycap_executable() -> Path:
     package = f"@anycap/cli-{sys.platform}-{_ARCHITECTURES.get(platform.machine().lower(), platform.machine())}"
     home = _PARTS / "anycap"
     program = home / "node_modules" / package / "bin" / "anycap"
-    if program.exists():
-        return program
     home.mkdir(parents=True, exist_ok=True)
     with (_PARTS / "anycap.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

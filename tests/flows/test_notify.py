@@ -31,7 +31,7 @@ def test_slack_hears_of_the_start_and_the_end(tmp_path: Path, prefect_server: st
         told = rowshot(tmp_path, "run", "heard.csv", "--skip-invalid", "--notify", webhook(slack, "heard"))
         assert told.returncode == 1, told
     start, end = slack.messages
-    assert start["text"] == "heard.csv: begun. 2 rows; 1 image to buy, for about free."
+    assert start["text"] == "heard.csv: begun. 2 rows; 1 image to buy, for free."
     assert end["text"].startswith("heard.csv: done, with failures. 1 of 2 rows have their image, 1 invalid")
     (run,) = Recorded(prefect_server).flow_runs("generate-images / heard.csv")
     page = f"{prefect_server.removesuffix('/api')}/flow-runs/flow-run/{run.id}"
