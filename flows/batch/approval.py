@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from flows.batch.caps import Caps
 from flows.batch.costs import listed
+from flows.batch.form_words import in_form_words
 from flows.batch.jobs import Job, Source
 from flows.batch.ledger_tables import rows
 from flows.batch.markdown import plain
@@ -173,7 +174,7 @@ def purchase_told(plan: Plan, hours: int) -> str:
     lines += ["", f"Templates: {', '.join(plain(name) for name in by_template[:_MOST_TEMPLATES])}.", ""]
     lines += [_until(hours, "nothing is bought"), ""]
     lines += [f"- line {job.line}, {plain(job.sku)}: {plain(_beginning(job.prompt))}" for job in plan.samples[:2]]
-    lines += [f"- Note: {plain(warning)}" for warning in plan.warnings]
+    lines += [f"- Note: {plain(in_form_words(warning))}" for warning in plan.warnings]
     return "\n".join(lines)
 
 

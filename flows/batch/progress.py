@@ -18,6 +18,7 @@ from flows.batch.rows import Status
 
 TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 10.0
+COUNT_SHARE = 0.03  # of the time at most goes into counting: it takes longer the more rows there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ def status_lines(ledger: Ledger, output: str) -> Iterator[str]:
     yield f"  {now}"
 
 
+def rest_s(took_s: float, least_s: float) -> float:
+    """How many seconds to rest after a count that took so many, so that counting stays a small part of the time."""
+    return max(least_s, took_s / COUNT_SHARE)
+
+
 @contextmanager
 def shown(ledger: Ledger, output: str) -> Iterator[None]:
     """Show how the run of the body gets on: a bar on a terminal, else a plain line now and then."""
@@ -103,11 +109,14 @@ def shown(ledger: Ledger, output: str) -> Iterator[None]:
 
 
 def _moments(ledger: Ledger, output: str, began: float, done: threading.Event, every_s: float) -> Iterator[Moment]:
-    while not done.wait(every_s):
+    pause_s = every_s
+    while not done.wait(pause_s):
+        at = time.monotonic()
         try:
             now = moment(ledger, output, since=began)
         except LedgerUnavailable:
             continue  # the run itself meets the same and says so
+        pause_s = rest_s(time.monotonic() - at, every_s)
         if now is not None:
             yield now
 

@@ -50,8 +50,7 @@ class BatchSettings(Form):
     generator: str = Field(
         default="proof",
         title="Image generator",
-        description="proof draws a stand-in for nothing, anycap buys images; or a block's name, such as "
-        "anycap/team.",
+        description="proof draws a stand-in for nothing, anycap buys images; or a block's name, such as anycap/team.",
         min_length=1,
     )
     model: Model = Field(

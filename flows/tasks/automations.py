@@ -9,6 +9,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
+from flows.tasks.leaving import LEFT
+
 NAME: Final = "rowshot: a run without a sign of life has crashed"
 FLOWS: Final = ("generate-images", "generate-shard", "redo-images", "plan-batch", "check-setup")
 # A run sends a heartbeat every 180 s if nothing else is set; one more minute lets a late one arrive.
@@ -42,7 +44,7 @@ def set_up_crash_automation(silence_s: float = SILENCE_S) -> str:
 
 
 def crash_automation(silence_s: float = SILENCE_S) -> AutomationCore:
-    """After a sign of life the next event of the same run is awaited: another one, its end, or its suspension.
+    """After a sign of life the next event of the same run is awaited: another one, its end, or that it leaves.
 
     A run that has ended is left alone by the server's own rules, so an end needs no list of states here.
     """
@@ -55,7 +57,7 @@ def crash_automation(silence_s: float = SILENCE_S) -> AutomationCore:
                 {"prefect.resource.role": ["flow"], "prefect.resource.name": list(FLOWS)}
             ),
             after=set(_SIGNS_OF_LIFE),
-            expect={"prefect.flow-run.*"},
+            expect={"prefect.flow-run.*", LEFT},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

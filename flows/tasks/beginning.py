@@ -7,12 +7,16 @@ from typing import Any, TypeVar, get_type_hints
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
+from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.batch.form_words import in_form_words
 from flows.batch.problems import NotStarted
 from flows.batch.reading import read_settings
 from flows.batch.settings_groups import Form
+from flows.tasks.ending import this_run
+from flows.tasks.leaving import tell_it_left
 
 Settings = TypeVar("Settings", bound=Form)
 MOST_PROBLEMS = 20
@@ -37,6 +41,10 @@ def refused_in_words(flow: Callable[[Settings], State[Any]]) -> Callable[[Settin
             told = _told(error)
             get_run_logger().error(told)
             return Failed(name="NotStarted", message=told, data=error)
+        except Pause:
+            if known := this_run():
+                tell_it_left(known, flow_run.get_flow_name() or "")
+            raise
 
     return begin
 

@@ -11,7 +11,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.batch.plan import Plan
 from flows.batch.summary import Summary
-from flows.tasks.stopping import is_cancelled, is_suspended, state_on_server
+from flows.tasks.stopping import SUSPENDED, is_cancelled, is_suspended, state_on_server
 
 # Where a command that has called the flow finds how it ended, be the server there to take the state or not.
 summaries: ContextVar[list[Summary]] = ContextVar("summaries")
@@ -28,8 +28,8 @@ def ended(summary: Summary) -> State[Any]:
     """
     summaries.get([]).append(summary)
     now = state_on_server(this_run())
-    if is_suspended(now):
-        raise Pause(state=now)  # the server has the state already
+    if is_suspended(now) or (now is not None and summary.stopped == SUSPENDED):
+        raise Pause(state=now)  # the server has the state already, be it that of whoever has resumed it meanwhile
     if summary.interrupted:
         return Cancelled(message=f"{summary.told}. {summary.stopped}", data=summary)
     if summary.stopped:

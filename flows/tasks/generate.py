@@ -63,14 +63,15 @@ def generate_image(job: Job, purchase: Purchase, hand_on: HandOn) -> State[Any] 
 
 
 def generate_images_of(
-    run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job], hand_on: HandOn = kept_only
+    run: BatchRun, generator: ImageGenerator, jobs: Sequence[Job], hand_on: HandOn = kept_only, *, lease: bool = True
 ) -> None:
     """Map the task over the jobs and follow it to the end. Each row's outcome is in the ledger, each image handed on.
 
     Twice as many threads as calls: a row that waits to be tried again sleeps in its thread, and must not keep a slot
-    from the others. Calls are made in slots of the provider's limit, where the server has one.
+    from the others. Calls are made in slots of the provider's limit, where the server has one; with `lease` off
+    whoever calls this has leased them.
     """
-    limit = find_limit(run.request.global_limit, generator)
+    limit = find_limit(run.request.global_limit, generator) if lease else ""
     tag = run.request.tag_limit
     of_row = generate_image.with_options(tags=[tag]) if tag else generate_image
     usd_per_credit = getattr(generator, "usd_per_credit", Decimal(0))
@@ -85,7 +86,7 @@ def generate_images_of(
             run.slots.stop(RunStopped(SUSPENDED))
             raise
         except BaseException:
-            run.slots.interrupt("It broke off; the same command goes on from here.", GRACE_S)
+            run.slots.interrupt("It broke off. Retry, or the same command, goes on from here.", GRACE_S)
             raise
 
 

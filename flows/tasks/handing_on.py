@@ -267,7 +267,7 @@ def handing_on(run: BatchRun, plan: Plan | Left) -> Iterator[HandOn]:
         finally:
             handing.close()
             follower.join()
-            run.delivery_stopped = handing.stopped
+            run.delivery_stopped = run.delivery_stopped or handing.stopped  # its shards may have told why
 
 
 def kept_only(_what: Any) -> None:

@@ -5,6 +5,7 @@ server has not read by then is lost: such rows stay Running on its pages for goo
 """
 
 import time
+from math import inf
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -16,21 +17,24 @@ from flows.tasks.stopping import UNREACHABLE
 
 ASK_EVERY_S = 0.5
 STANDS_STILL_S = 30.0
+INTERRUPTED_S = 2.0  # of the 30 s that a worker leaves a run which it ends: the reports are still to be written
 OVER = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
 
 def until_heard(run: BatchRun) -> None:
     """Wait until the server knows how the run's rows have ended, as long as it gets on with them.
 
-    A command's own run does not wait here: the command does, once the flow has ended.
+    One that is ended from outside waits 2 s at most. A command's own run does not wait here: the command does, once the
+    flow has ended.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
         return
     heard, since = -1, time.monotonic()
+    deadline = since + INTERRUPTED_S if run.slots.interrupted else inf
     try:
         with get_client(sync_client=True) as client:
-            while time.monotonic() - since < STANDS_STILL_S:
+            while time.monotonic() < min(since + STANDS_STILL_S, deadline):
                 before, heard = heard, _ended(client, context.flow_run.id)
                 if heard >= run.ended:
                     return
@@ -41,7 +45,7 @@ def until_heard(run: BatchRun) -> None:
         get_run_logger().debug("The server can't be asked what it has heard: %r", error)
         return
     get_run_logger().warning(
-        "The server shows how %d of %d rows ended, as it has stopped taking messages; the ledger has all of them",
+        "The server shows how %d of %d rows ended and is too slow to be waited for; the ledger has all of them",
         heard,
         run.ended,
     )

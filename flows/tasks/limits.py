@@ -86,6 +86,7 @@ def leased(slots: Slots, limit: str, calls: int) -> Iterator[None]:
         yield
         return
     slots.allow(0)
+    slots.grant(0, 0)  # or the first calls would start before it is known how many may in a minute
     done = Event()
     here = copy_context()  # which server it is stands in there
     arguments = (_follow, slots, limit, min(calls, slots.limit), this_run(), get_run_logger(), done)
@@ -97,6 +98,7 @@ def leased(slots: Slots, limit: str, calls: int) -> Iterator[None]:
         done.set()
         follower.join(timeout=2 * ANSWER_S)
         slots.allow(slots.limit)
+        slots.grant_freely()  # nobody is left who would grant a start
 
 
 def read_limit(client: SyncPrefectClient, name: str) -> GlobalConcurrencyLimitResponse | None:
@@ -157,8 +159,8 @@ class _Following:
                     self._told_away(away=False)
                 self._let_go()
                 starts_s = self._starts.top_up()
-            except UNREACHABLE:
-                self._told_away(away=True)
+            except UNREACHABLE as error:
+                self._told_away(away=True, why=repr(error))
                 look_at, starts_s = now + CONTENT_S, CONTENT_S
             if done.wait(
                 min(RELEASING_S if self._going else CONTENT_S, starts_s, max(0.0, look_at - time.monotonic()))
@@ -268,7 +270,8 @@ class _Following:
             self._leases.give_back(lease)
             self._going.remove(lease)
 
-    def _told_away(self, *, away: bool) -> None:
+    def _told_away(self, *, away: bool, why: str = "") -> None:
         if away and not self._away:
-            self._log.warning("The server doesn't answer: the run goes on with the %d slots that it has.", self._kept)
+            goes_on = f"goes on with the {self._kept} slots that it has" if self._kept else "waits for slots"
+            self._log.warning("The server doesn't tell how its limit stands (%s): the run %s.", why, goes_on)
         self._away = away

@@ -3,26 +3,25 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from uuid import UUID
 
-from httpx import HTTPStatusError
+from httpx import HTTPError, HTTPStatusError
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterIdempotencyKey,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
 from flows.batch.jobs import Job
 from flows.batch.problems import LedgerUnavailable
+from flows.batch.progress import rest_s
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.shards import Shard, ShardState, cut
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.stopping import SUSPENDED, UNREACHABLE
 
 ENDED_EARLY = "EndedEarly"
 NOT_STARTED = "NotStarted"
@@ -31,7 +30,7 @@ TICK_S = 0.25
 STARTS = 4  # a shard's flow runs: the first, and three more where it died
 NO_WORKER_S = 60.0
 COUNT_EVERY_S = 5.0
-COUNT_SHARE = 0.03  # of the time at most goes into counting: it takes longer the more rows there are
+PATIENCE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 class ShardBroke(Exception):
@@ -44,11 +43,12 @@ class ShardStopped(Exception):
 
 @dataclass(slots=True)
 class _Live:
-    """A shard's flow run that is not over."""
+    """A shard's flow run that is not over. `is_left`: nobody held the shard when it was last looked at."""
 
     number: int
     tries: int
     flow_run: UUID
+    is_left: bool = False
 
 
 class ShardRuns:
@@ -81,7 +81,7 @@ class ShardRuns:
             counted = _Counted(self._run)
             try:
                 self._follow(client, counted)
-            except (LedgerUnavailable, ShardBroke) as error:
+            except LedgerUnavailable as error:
                 self._run.slots.stop(error)
             else:
                 self._drop_the_rest()
@@ -118,7 +118,7 @@ class ShardRuns:
             try:
                 self._look(client)
                 counted.update()
-                if self._run.slots.interrupted and not cancelled:
+                if self._is_given_up and not cancelled:
                     self._cancel(client)
                     cancelled = True
             except UNREACHABLE as error:
@@ -127,11 +127,16 @@ class ShardRuns:
                 return
             self._pause(until_interrupted=not cancelled)
 
+    @property
+    def _is_given_up(self) -> bool:
+        """Whether somebody has ended the run or suspended it; else what has begun may end in its own time."""
+        return self._run.slots.interrupted or str(self._run.slots.stopped or "") == SUSPENDED
+
     def _pause(self, *, until_interrupted: bool) -> None:
         deadline = time.monotonic() + FOLLOW_EVERY_S
         over = self._run.slots.stopped is not None and not self._live
         while not over and time.monotonic() < deadline and not self._run.slots.left.is_set():
-            if until_interrupted and self._run.slots.interrupted:
+            if until_interrupted and self._is_given_up:
                 return
             time.sleep(TICK_S)
 
@@ -143,8 +148,10 @@ class ShardRuns:
             try:
                 self._live[number] = _Live(number, tries, self._asked_for(client, number, tries))
             except UNREACHABLE as error:
-                if isinstance(error, HTTPStatusError) and error.response.is_client_error:
-                    raise ShardBroke(f"The Prefect server refuses shard {number}: {error.response.text}") from error
+                if refused := _refused(error):  # it would be, for ever; the shards under way are followed to their end
+                    told = f"The Prefect server refuses to start shard {number} on {self._deployment}: {refused}. "
+                    self._run.slots.stop(ShardBroke(told + _DEPLOY))
+                    return
                 self._log.warning("Shard %d could not be started yet: %s", number, type(error).__name__)
                 return
             del self._counted[number], self._waiting[0]
@@ -184,13 +191,16 @@ class ShardRuns:
 
     def _act(self, client: SyncPrefectClient, shard: Shard, state: State | None) -> None:
         over = state is None or state.is_final()  # none: somebody has deleted it
+        live = self._live[shard.number]
+        left = shard.state is not ShardState.WAITING and not shard.is_held and not over
+        is_gone, live.is_left = left and live.is_left, left  # seen so twice: it tells the server why within a moment
         if shard.state in {ShardState.ENDED, ShardState.STOPPED, ShardState.INTERRUPTED}:
-            if over:
+            if over or is_gone:
                 self._over(shard)
-        elif shard.state is ShardState.UNDER_WAY and not shard.is_held and not over:
+        elif is_gone:
             self._declare_dead(client, shard)
         elif state is not None and state.is_cancelled():
-            self._off(shard, f"Shard {shard.number} was cancelled; the same command goes on from here.")
+            self._off(shard, f"Shard {shard.number} was cancelled. Retry, or the same command, goes on from here.")
         elif state is not None and state.name in {ENDED_EARLY, NOT_STARTED}:
             self._off(shard)
             self._run.slots.stop(ShardStopped(state.message or "A shard ended early."))
@@ -218,7 +228,7 @@ class ShardRuns:
         self._off(shard)
         if shard.tries >= STARTS:
             self._run.ledger.shards.end(self._run.id, shard.number, ShardState.DROPPED, why)
-            self._broke.append(f"Shard {shard.number} broke off {shard.tries} times: {why.rstrip('.')}.")
+            self._broke.append(f"Shard {shard.number} broke off {shard.tries} times: {why.rstrip('.')}. {_MEND}")
             self._log.error(self._broke[-1])
         elif self._run.slots.stopped is None:
             self._log.warning("Shard %d broke off and is started again: %s", shard.number, why)
@@ -230,8 +240,9 @@ class ShardRuns:
             self._broke.append(why)
 
     def _cancel(self, client: SyncPrefectClient) -> None:
+        told = "The run that it is a part of was ended or suspended."
         for live in self._live.values():
-            client.set_flow_run_state(live.flow_run, Cancelling(message="The run that it is a part of was ended."))
+            client.set_flow_run_state(live.flow_run, Cancelling(message=told))
 
     def _mind_workers(self, shards: Sequence[Shard]) -> None:
         """Say so where nobody takes the shards: without a worker the run would wait for ever, and not tell why."""
@@ -263,13 +274,26 @@ class _Counted:
             return
         ended, failed = (now - before for now, before in zip(self._count(), self._at_first, strict=True))
         self._run.ended, self._run.failed = self._before[0] + max(ended, 0), self._before[1] + max(failed, 0)
-        now = time.monotonic()
-        self._next_at = now + max(COUNT_EVERY_S, (now - began) / COUNT_SHARE)
+        self._next_at = time.monotonic() + rest_s(time.monotonic() - began, COUNT_EVERY_S)
 
     def _count(self) -> tuple[int, int]:
         counts = self._run.ledger.rows.counts(self._run.output.name, self._run.id)
         failed = sum(count for status, count in counts.items() if status.is_failure)
         return sum(count for status, count in counts.items() if status.has_image) + failed, failed
+
+
+_DEPLOY = "Deploy again (`prefect deploy --all`), then run the same command again: it goes on from here."
+_MEND = "Its flow runs' logs tell more; the same command goes on from here."
+
+
+def _refused(error: Exception) -> str:
+    """Why the server won't do what it was asked, now or later; empty where it may, and only could not be reached."""
+    if isinstance(error, HTTPStatusError):
+        answer = error.response
+        return answer.text if answer.is_client_error and answer.status_code not in PATIENCE else ""
+    if isinstance(error, ObjectNotFound):
+        return "it has no such deployment"
+    return "" if isinstance(error, HTTPError) else str(error) or type(error).__name__
 
 
 def _key(run: str, number: int, tries: int) -> str:

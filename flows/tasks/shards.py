@@ -28,7 +28,7 @@ from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.generate import generate_images_of
 from flows.tasks.handing_on import HandOn
 from flows.tasks.last_words import until_heard
-from flows.tasks.limits import find_limit, limit_name
+from flows.tasks.limits import find_limit, leased, limit_name
 from flows.tasks.shard_runs import ENDED_EARLY, NOT_STARTED, ShardRuns
 
 
@@ -53,11 +53,13 @@ def _one_after_the_other(
     shards = list(cut(jobs, rows))
     log = get_run_logger()
     log.info("%d rows to be had, in %d shards one after the other", len(jobs), len(shards))
-    for number, shard in enumerate(shards, start=1):
-        if run.slots.stopped is not None:
-            break
-        generate_images_of(run, generator, shard, hand_on)
-        log.info("Shard %d of %d has ended", number, len(shards))
+    # One lease for all: between two shards the server may be away, and the slots be another run's.
+    with leased(run.slots, find_limit(run.request.global_limit, generator), len(jobs)):
+        for number, shard in enumerate(shards, start=1):
+            if run.slots.stopped is not None:
+                break
+            generate_images_of(run, generator, shard, hand_on, lease=False)
+            log.info("Shard %d of %d has ended", number, len(shards))
 
 
 def check_shards(batch: BatchSettings, generator: ImageGenerator, plan: Plan) -> None:

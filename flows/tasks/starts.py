@@ -33,6 +33,7 @@ class Starts:
         self._name = name
         self._slots = slots
         self._look_at = 0.0
+        self._is_first = True
 
     def top_up(self) -> float:
         """Take starts if some are needed; gives the seconds until that is to be looked at again."""
@@ -54,7 +55,7 @@ class Starts:
             return MINUTE_S
         block = max(1, limit.limit // 2)
         wait_s = min(LATEST_S, max(SOONEST_S, block / limit.slot_decay_per_second / 2))
-        wanted = self._slots.wanted > self._slots.in_flight
+        wanted = self._is_first or self._slots.wanted > self._slots.in_flight  # at first its rows are on their way
         free = limit.limit - limit.active_slots
         # A refused request would cost what has come back since the last one: so only what is there is asked for.
         starts = min(free, block) if wanted and self._slots.starts_left < block and free >= max(1, block // 2) else 0
@@ -65,5 +66,6 @@ class Starts:
                 if error.response.status_code not in NOT_GIVEN:
                     raise
                 starts = 0
+        self._is_first = False
         self._slots.grant(starts, GOOD_FOR_S)
         return wait_s

@@ -29,12 +29,12 @@ IMPATIENT_S = 3.0
 STOPPED_EARLY = 3
 UNREACHABLE = (httpx.HTTPError, PrefectException)
 
-_GOES_ON = "the same command goes on from here."
+_GOES_ON = "Retry, or the same command, goes on from here."
 _REASONS = {
-    signal.SIGINT: f"It was interrupted; {_GOES_ON}",
-    signal.SIGTERM: f"It was told to end; {_GOES_ON}",
+    signal.SIGINT: f"It was interrupted. {_GOES_ON}",
+    signal.SIGTERM: f"It was told to end. {_GOES_ON}",
 }
-_CANCELLED = f"It was cancelled on the server; {_GOES_ON}"
+_CANCELLED = f"It was cancelled on the server. {_GOES_ON}"
 SUSPENDED = "It was suspended on the server; Resume goes on from here."
 _PAUSED_TOO_LONG = "It was paused on the server, and nobody resumed it in time; a retry goes on from here."
 _DONE = ""
@@ -138,6 +138,8 @@ def _watch(flow_run: UUID, slots: Slots, asked: SimpleQueue[str], done: threadin
         while not done.wait(ASK_EVERY_S):
             state = _state(client, flow_run)
             if state is None:
+                if paused:  # it stays so until the server says otherwise
+                    slots.pause(PAUSED_S)
                 continue
             if is_cancelled(state):
                 asked.put(_CANCELLED)

@@ -26,18 +26,24 @@ def ask_to_buy(batch: BatchSettings, plan: Plan, *, said_yes: bool) -> BatchSett
         raise NotStarted([Problem("A person is to approve this run, and there is no terminal to ask on.", _OTHERWISE)])
     if said_yes:
         return batch.model_copy(update={"approve": Approve.NO})
-    if batch.approve is Approve.BEFORE_BUYING and plan.to_buy:
-        if not _is_yes(f"Buy {len(plan.to_buy):,} images {price_told(plan)}?"):
-            raise NotStarted([Problem("It was not approved.", "")])
+    if batch.approve is Approve.BEFORE_PUBLISHING or not plan.to_buy:
+        return batch
+    if not _is_yes(f"Buy {len(plan.to_buy):,} images {price_told(plan)}?"):
+        raise NotStarted([Problem("It was not approved.", "")])
     return batch
 
 
 def run_approved(
     batch: BatchSettings, plan: Plan, run: Callable[[], int], plan_again: Callable[[], tuple[Plan, BatchRun]]
 ) -> int:
-    """Do a run of the plan that was approved, if one had to be, and of no other one. Gives its exit code."""
+    """Do a run: of no other plan than the approved one, where one had to be. Gives its exit code.
+
+    `run` does what the plan says and gives its exit code; `plan_again` plans the same once more.
+    """
     if batch.approve is Approve.BEFORE_PUBLISHING:
         return _run_and_publish(run, plan_again)
+    if batch.approve is Approve.NO:
+        return run()
     before = terminal.set(Terminal(to_buy=mark_of_purchase(plan, PriceBook.open(batch.money.prices))))
     try:
         return run()

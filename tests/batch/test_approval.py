@@ -1,6 +1,7 @@
 """What an answer changes of a plan, without anybody to ask."""
 
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from flows.batch.approval import (
     Reviewed,
     mark_of_purchase,
     narrowed,
+    price_told,
     purchase_told,
     reviewed,
     skus_in,
 )
-from flows.batch.plan import plan_batch
+from flows.batch.plan import ModelCost, plan_batch
 from flows.batch.prices import PriceBook
 from flows.batch.problems import NotStarted
 from flows.batch.publishing import PublishRow
@@ -90,3 +92,16 @@ def test_a_question_is_text_and_nothing_else(batch: SmallBatch) -> None:
     assert "<b>" not in told.replace("\\<", "")
     assert "\\!\\[x\\]" in told
     assert "1 image to buy" in told
+
+
+def test_a_price_is_told_as_it_is(batch: SmallBatch) -> None:
+    """An estimate, nothing at all, or a price that nobody knows, of some or of all; and a note on it in full."""
+    plan = batch.plan()
+    assert price_told(plan) == "for about $0.05"
+    assert price_told(replace(plan, costs=(ModelCost("m", 4, Decimal(0)),))) == "for free"
+    nobody = ModelCost("n", 3, None)
+    told = price_told(replace(plan, costs=(ModelCost("m", 1, Decimal("0.01")), nobody)))
+    assert told == "for about $0.01, and 3 of them at a price that nobody knows"
+    assert price_told(replace(plan, costs=(replace(nobody, images=4),))) == "at a price that nobody knows"
+    note = f"The price is old{', very old' * 20}; put it into a book (--prices)."
+    assert note.replace("--prices", "'Price book'") in purchase_told(replace(plan, warnings=(note,)), 72)

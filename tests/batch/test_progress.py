@@ -11,7 +11,7 @@ from blocks.errors import ContentRejected, InsufficientCredit, OutcomeUnknown
 from blocks.image import GeneratedImage, ImageRequest
 from flows.batch import progress
 from flows.batch.batch_rows import Run, Spent
-from flows.batch.progress import Moment, moment, money, shown, status_lines
+from flows.batch.progress import COUNT_SHARE, Moment, moment, money, rest_s, shown, status_lines
 from flows.batch.rows import Status
 
 NOTHING = Spent(Decimal(0), Decimal(0), 0, has_unpriced=False)
@@ -127,3 +127,9 @@ def test_an_error_in_the_run_is_not_hidden_by_its_progress(batch: SmallBatch) ->
     """Whatever ends the body comes through."""
     with pytest.raises(ZeroDivisionError), shown(batch.ledger(), str(batch.output)):
         _ = 1 / 0
+
+
+def test_counting_rests_the_longer_the_longer_it_takes() -> None:
+    """A quick count comes as often as it may; a slow one rests until it has taken a small part of the time."""
+    assert rest_s(0.001, 0.5) == 0.5
+    assert 2.0 / (2.0 + rest_s(2.0, 0.5)) <= COUNT_SHARE

@@ -326,3 +326,9 @@ def test_the_worker_says_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("ROWSHOT_ALLOW_PRIVATE_ADDRESSES", "1")
     monkeypatch.setenv("ROWSHOT_LARGEST_CSV_MB", "200")
     assert Bounds.of_environment() == Bounds(largest_bytes=200 * 1024 * 1024, private=True)
+
+
+def test_a_redirect_to_nowhere_is_told(pages: PageServer) -> None:
+    """What a server gives as the next address may be none."""
+    pages.pages["/a.csv"] = Answer(status=302, location="https://[nowhere/")
+    assert "can't be understood" in refusal(f"http://{NAMED}:{pages.port}/a.csv")

@@ -58,7 +58,7 @@ def window(browser: Browser) -> Iterator[Page]:
 
 
 Shown = Callable[[Page, Locator], None]
-Picture = Callable[[Page, str], None]
+Picture = Callable[[Page | Locator, str], None]
 
 
 @pytest.fixture
@@ -81,15 +81,16 @@ def shown() -> Shown:
 
 @pytest.fixture
 def picture() -> Picture:
-    """Keeps what a page shows as docs/pictures has it, where ROWSHOT_PICTURES names a folder; else does nothing."""
+    """Keeps what a page or a part of it shows, as docs/pictures has it, where ROWSHOT_PICTURES names a folder."""
     folder = os.environ.get("ROWSHOT_PICTURES")
 
-    def keep(page: Page, name: str) -> None:
+    def keep(what: Page | Locator, name: str) -> None:
         if not folder:
             return
+        page = what if isinstance(what, Page) else what.page
         page.mouse.move(0, 0)
         page.wait_for_timeout(SETTLED_MS)  # what fades in or grows has done so; nothing is tested by it
-        shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
+        shot = Image.open(BytesIO(what.screenshot())).convert("RGB")
         Path(folder).mkdir(parents=True, exist_ok=True)
         shot.quantize(COLORS, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
 

@@ -15,7 +15,7 @@ from recorded import Recorded
 from served import Served, copy_of_repo
 
 Shown = Callable[[Page, Locator], None]
-Picture = Callable[[Page, str], None]
+Picture = Callable[[Page | Locator, str], None]
 PATIENCE_S = 180
 BUSY = 503
 MOST_PRESSES = 5
@@ -139,7 +139,7 @@ def test_from_the_form_to_the_contact_sheet(window: Page, served: Served, shown:
     thumbnail = window.get_by_role("main").get_by_role("img").last
     expect(thumbnail).to_be_visible()
     assert thumbnail.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-    picture(window, "small-sheet")
+    picture(window.get_by_role("main").get_by_role("table"), "small-sheet")
     window.goto(of_run)
     artifact(window, "rowshot-summary")
     path = window.locator("code", has_text="index.html")
@@ -216,7 +216,7 @@ def test_a_run_is_cancelled_and_retried(
     under_way = len(bought(provider, "lamp "))
     assert under_way < LONG
     window.get_by_role("tab", name="Details").click()
-    reason = window.get_by_text("the same command goes on from here", exact=False)
+    reason = window.get_by_text("Retry, or the same command, goes on from here", exact=False)
     expect(reason).to_be_visible()
     reason.scroll_into_view_if_needed()
     picture(window, "cancelled")

@@ -21,6 +21,10 @@ from recorded import Recorded
 from seaweed import Seaweed
 
 from flows.batch.ledger import Ledger
+from flows.batch.settings import BatchSettings
+from flows.batch.settings_groups import Advanced, Approve
+from flows.generate_images import generate_images
+from flows.tasks.approval import Terminal, terminal
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 MANIFEST = "output/manifest.csv"
@@ -251,6 +255,47 @@ def test_a_command_asks_on_its_terminal(tmp_path: Path, shop: Catalog) -> None:
     assert rows["b"]["prompt"].endswith("softer light")
     assert shop.items == {sku: rows[sku]["url"] for sku in "bc"}
     assert rows["a"]["error_kind"] == "LeftOut"
+
+
+def test_a_word_on_changed_rows_is_no_approval(tmp_path: Path) -> None:
+    """Who agrees that many rows are bought anew is asked for approval all the same; only --yes stands for both."""
+    skus = [f"s{number}" for number in range(101)]
+    write_csv(tmp_path / "many.csv", dict.fromkeys(skus, "sock"))
+    assert rowshot_here(tmp_path, "run", "many.csv").returncode == 0
+    write_csv(tmp_path / "many.csv", dict.fromkeys(skus, "hat"))
+    answers = {"Buy them anew?": "y", "Buy 101 images for free?": "n"}
+    code, said = at_a_terminal(tmp_path, ["many.csv", "--approve", "before-buying"], answers)
+    assert (code, "was not approved" in said) == (2, True)
+
+
+def test_a_word_on_the_terminal_holds_for_the_plan_that_was_asked_about(tmp_path: Path) -> None:
+    """Where the file changes while the question waits, nothing is bought, and the mend is told."""
+    write_csv(tmp_path / "shifted.csv", ["a"])
+    batch = BatchSettings(
+        csv=str(tmp_path / "shifted.csv"),
+        output=str(tmp_path / "output"),
+        approve=Approve.BEFORE_BUYING,
+        advanced=Advanced(ledger=str(tmp_path / "ledger.sqlite3")),
+    )
+    before = terminal.set(Terminal(to_buy="another plan"))
+    try:
+        state = generate_images(batch, return_state=True)
+    finally:
+        terminal.reset(before)
+    assert (state.name, "another plan now" in str(state.message)) == ("NotStarted", True)
+    assert not (tmp_path / "output").exists()
+
+
+def test_with_a_limit_the_next_images_are_asked_about(
+    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer
+) -> None:
+    """The approval of the first images of a file is none of those that a retry would buy after them."""
+    write_csv(tmp_path / "few.csv", ["a", "b", "c"])
+    run = deployed.start(csv="few.csv", generator="anycap", approve="before-buying", limit=1)
+    deployed.work(run)
+    assert deployed.answer(run, answer="approve").name == "Completed"
+    assert deployed.retry(run).name == "Suspended"
+    assert anycap_server.charges.total() == 1
 
 
 def at_a_terminal(folder: Path, arguments: list[str], answers: dict[str, str]) -> tuple[int, str]:

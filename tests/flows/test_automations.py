@@ -24,10 +24,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
-from prefect.states import AwaitingRetry, Crashed, Running
+from prefect.states import AwaitingRetry, Crashed, Running, Suspended
 from served import REPO, Served, copy_of_repo
 
 from flows.tasks.automations import FLOWS, NAME, SILENCE_S, crash_automation, set_up_crash_automation
+from flows.tasks.leaving import tell_it_left
 
 EXAMPLES = "examples/automations"
 PATIENCE_S = 120
@@ -139,12 +140,12 @@ def kill(worker: int) -> None:
 class Living:
     """A flow run of ours that only sends heartbeats."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: UUID | None = None) -> None:
         @flow(name="generate-images")
         def alive() -> None: ...
 
         with get_client(sync_client=True) as client:
-            self.run = client.create_flow_run(alive, state=Running()).id
+            self.run = run or client.create_flow_run(alive, state=Running()).id
         self._next = 0.0
 
     def beat(self) -> None:
@@ -187,6 +188,30 @@ def test_a_run_that_died_with_its_worker_is_marked_crashed(
         until(lambda: is_in(asked.id, "Completed"), PATIENCE_S)
     assert {row["status"] for row in by_sku(served.clone / "doomed/manifest.csv").values()} == {"stored"}
     assert sorted(provider.calls.values()) == [1] * 6
+
+
+def test_a_suspended_run_that_has_left_is_not_taken_for_dead(silence: int) -> None:  # noqa: ARG001 - it is made there
+    """A heartbeat may come after the suspension, while calls come home: the run says that it leaves, and may then be
+    silent. One that didn't say so would become Crashed.
+    """
+
+    @flow(name="generate-images")
+    def waits() -> None: ...
+
+    def suspended() -> UUID:
+        with get_client(sync_client=True) as client:
+            deployment = client.create_deployment(client.create_flow(waits), "waits")
+            run = client.create_flow_run_from_deployment(deployment, state=Running()).id
+            client.set_flow_run_state(run, Suspended(timeout_seconds=3600), force=True)
+        living = Living(run)
+        living.beat()
+        return run
+
+    gone = suspended()
+    tell_it_left(gone, "generate-images")
+    silent = suspended()
+    until(lambda: is_in(silent, "Crashed"), PATIENCE_S)
+    assert is_in(gone, "Suspended")
 
 
 class Receiver:

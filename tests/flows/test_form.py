@@ -173,3 +173,11 @@ def test_check_setup_tells_what_to_mend(monkeypatch: pytest.MonkeyPatch) -> None
     assert fails.message
     assert fails.message.startswith("2 of 2 failed.\ngenerator anycap: ")
     assert "The Prefect server has no block 's3-bucket/nobody'." in fails.message
+
+
+@pytest.mark.parametrize("given", ["{", "{error.__traceback__.tb_frame.f_globals}", "{error}"])
+def test_what_was_filled_in_is_quoted_and_never_filled_out(given: str) -> None:
+    """Braces in a field are text: nothing of this process, which may know secrets, can be had by them."""
+    with pytest.raises(NotStarted) as refused:
+        read_settings(BatchSettings, {"csv": "a.csv", "advanced": {"columns": given}})
+    assert f"{given!r} says no column" in str(refused.value)

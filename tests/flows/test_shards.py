@@ -9,22 +9,32 @@ from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from anycap_server import AnyCapServer
 from command import anycap_variables, environment, table, until, write_csv
+from object_store import ObjectStore
+from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.states import AwaitingRetry, Cancelling
+from prefect.exceptions import Pause
+from prefect.states import AwaitingRetry, Cancelling, Suspended
 from recorded import Recorded
 from served import Served, copy_of_repo
+from small_batch import SmallBatch
 from sqlalchemy import select
 
+from flows.batch.addresses import Addresses
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import owners, shards
+from flows.batch.plan import Left
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Advanced
+from flows.batch.shards import ShardState
+from flows.batch.uploads import Shelf
 from flows.generate_images import generate_images
+from flows.tasks.handing_on import handing_on
+from flows.tasks.shard_runs import ShardRuns
 
 REPO = Path(__file__).parents[2]
 POOL = "shards"
@@ -201,6 +211,32 @@ def test_a_run_that_is_cancelled_cancels_its_shards(
     assert recorded.flow_runs("generate-shard / cancelled.csv 2 of 2") == []
 
 
+def test_a_run_that_is_suspended_has_its_shards_end(
+    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+) -> None:
+    """Its shards begin no further call, either: a suspended run buys nothing through others."""
+    batch = settings(tmp_path, "waiting.csv", shard_rows=5, shards_at_once=1)
+    recorded, ledger = Recorded(prefect_server), Ledger.open(str(buying / "ledger.sqlite3"))
+    provider.delay_s = 8.0
+
+    def suspend() -> None:
+        until(lambda: bool(process_of_shard(ledger, 1)) and "product wai" in " ".join(provider.calls), PATIENCE_S)
+        (run,) = recorded.flow_runs("generate-images / waiting.csv")
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Suspended(timeout_seconds=300), force=True)
+
+    person = threading.Thread(target=copy_context().run, args=(suspend,))
+    person.start()
+    with pytest.raises(Pause):
+        generate_images(batch, return_state=True)
+    person.join()
+    assert recorded.flow_runs("generate-images / waiting.csv")[0].state_name == "Suspended"
+    (shard,) = recorded.flow_runs("generate-shard / waiting.csv 1 of 2")
+    until(lambda: recorded.flow_runs(shard.name)[0].state_name == "Cancelled", PATIENCE_S)
+    assert 0 < len(calls_for(provider, "waiting.csv")) < 5
+    assert recorded.flow_runs("generate-shard / waiting.csv 2 of 2") == []
+
+
 def process_of_run(ledger: Ledger, run: UUID) -> int:
     """The pid of the process that holds a run and none of its shards."""
     with ledger.reading() as connection:
@@ -236,3 +272,75 @@ def test_shards_that_nobody_could_buy_are_refused_before_anything_is_bought(tmp_
     assert "has no deployment 'generate-shard/elsewhere'" in str(state.message)
     assert "prefect deploy --all" in str(state.message)
     assert not (tmp_path / "out/images").exists()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_start_that_the_server_refuses_ends_the_run_with_words(tmp_path: Path) -> None:
+    """What a deployment's form does not take, or one that is gone, is not asked for again: the run says what to do."""
+    small = SmallBatch(tmp_path)
+    small.products("A", "B", "C")
+    jobs, batch = small.jobs(), small.settings()
+    name = f"refusing-{uuid4().hex[:8]}"
+    form = {"type": "object", "properties": {"shard": {"type": "string"}}, "required": ["shard"]}
+
+    @flow(name=name)
+    def refused(deployment: str) -> str:
+        run = small.open(batch)
+        run.begin("anycap")
+        ShardRuns(run, batch, deployment, 2).have(jobs, 1)
+        assert {shard.state for shard in run.ledger.shards.of_run(run.id)} == {ShardState.DROPPED}
+        return str(run.slots.stopped)
+
+    with get_client(sync_client=True) as client:
+        client.create_deployment(
+            client.create_flow(refused), "strict", parameter_openapi_schema=form, enforce_parameter_schema=True
+        )
+    for deployment, why in ((f"{name}/strict", "is not of type 'string'"), (f"{name}/gone", "no such deployment")):
+        told = refused(deployment)
+        assert f"refuses to start shard 1 on {deployment}" in told
+        assert why in told
+        assert "prefect deploy --all" in told
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_why_a_shard_could_not_hand_on_stays_the_run_s_own_word(tmp_path: Path) -> None:
+    """A run that has nothing of its own to hand on does not forget what stopped its shards' deliveries."""
+    small = SmallBatch(tmp_path)
+    run = small.open(small.settings())
+    run.shelf = Shelf(ObjectStore(), Addresses("", "bucket"), run.ledger.deliveries, run.output.root)
+
+    @flow
+    def handing() -> None:
+        with handing_on(run, Left()):
+            run.delivery_stopped = "The store's key is refused."
+
+    handing()
+    assert run.delivery_stopped == "The store's key is refused."
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_shard_that_dies_after_its_end_is_not_waited_for(tmp_path: Path) -> None:
+    """Its end is in the ledger; that nobody told the server any more does not hold up the run for ever."""
+    small = SmallBatch(tmp_path)
+    small.products("A", "B")
+    jobs, batch = small.jobs(), small.settings()
+    run = small.open(batch)
+    run.begin("anycap")
+
+    def end() -> None:
+        until(lambda: [shard.tries for shard in run.ledger.shards.of_run(run.id)] == [1, 1], PATIENCE_S)
+        for number in (1, 2):
+            run.ledger.shards.end(run.id, number, ShardState.ENDED)
+
+    @flow(name=f"silent-{uuid4().hex[:8]}")
+    def silent(deployment: str) -> None:
+        ShardRuns(run, batch, deployment, 2).have(jobs, 1)
+
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow(silent), "nobody")
+    threading.Thread(target=end, daemon=True).start()
+    late = threading.Timer(PATIENCE_S, run.slots.interrupt, ("it waits for ever", 0.0))
+    late.start()
+    silent(f"{silent.name}/nobody")
+    late.cancel()
+    assert run.slots.stopped is None
