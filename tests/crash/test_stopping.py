@@ -132,7 +132,8 @@ def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
         assert "It was cancelled on the server" in said["cancelled"]
         for way, folder in places.items():
             rows = by_sku(folder / "output/manifest.csv")
-            assert {sku for sku, row in rows.items() if row["status"] == "unknown"} == set(SLOW)
+            states_of = {sku: (row["status"], row["error"]) for sku, row in rows.items() if row["status"] != "stored"}
+            assert {sku for sku, (status, _) in states_of.items() if status == "unknown"} == set(SLOW), states_of
             assert sum(row["status"] == "stored" for row in rows.values()) == calls[way] - len(SLOW)
 
         for way, folder in places.items():

@@ -18,6 +18,7 @@ from object_store import ObjectStore
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Suspended
 from recorded import Recorded
 from served import Served, copy_of_repo
@@ -61,7 +62,8 @@ def workers(
     served = Served(clone, prefect_server_url, anycap_variables(provider, clone))
     served.prefect("work-pool", "create", "--type", "process", POOL)
     served.prefect("deploy", "-n", "generate-images", "-n", "generate-shard")
-    served.prefect("gcl", "create", "rowshot-anycap", "--limit", "16")
+    with temporary_settings({PREFECT_API_URL: prefect_server_url}), get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name("rowshot-anycap", 16)  # another test's may be there
     variables = anycap_variables(provider, clone) | {"PREFECT_API_URL": prefect_server_url}
     with (clone / "worker.log").open("wb") as log:
         worker = subprocess.Popen(

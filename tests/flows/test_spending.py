@@ -164,7 +164,7 @@ def test_a_schedule_needs_a_cap(folder: Path, prefect_server: str, anycap_server
         "csv": str(folder / "products.csv"),
         "output": str(folder / "out"),
         "generator": "anycap",
-        "ledger": str(folder / "ledger.sqlite3"),
+        "advanced": {"ledger": str(folder / "ledger.sqlite3")},
     }
     with scheduled(prefect_server, batch) as run:
         subprocess.run(
@@ -182,6 +182,6 @@ def test_a_schedule_needs_a_cap(folder: Path, prefect_server: str, anycap_server
         "FAILED",
         True,
         True,
-    )
+    ), state.message
     assert anycap_server.counts()["calls"] == 0
     assert not (folder / "out").exists()
