@@ -30,6 +30,7 @@ from flows.tasks.story import tell_no_rows
 TRIES = 3
 AHEAD = 4  # rows submitted for each that may be in flight
 HEAD_START_S = 0.5
+MOST_HEAD_STARTS = 20
 
 
 async def is_free_to_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -101,7 +102,8 @@ def _mapped(
     """
     ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
     together = ceil(slots.limit / 2)
-    ahead, begun, done = slots.limit, 0, 0  # at first only those that may be in flight
+    ahead, begun, done = slots.limit, 0, 0  # at first only those that may be in flight, and which are so the first rows
+    patience = MOST_HEAD_STARTS
     while done < len(jobs) and not slots.interrupted:
         if begun < len(jobs) and begun - done <= ahead - together:
             some = jobs[begun : done + ahead]
@@ -111,7 +113,9 @@ def _mapped(
         try:
             image = ended.get(timeout=HEAD_START_S)
         except Empty:
-            ahead = AHEAD * slots.limit
+            patience -= 1
+            if slots.wanted >= begun - done or not patience:
+                ahead = AHEAD * slots.limit
         else:
             ahead = AHEAD * slots.limit
             done += 1

@@ -144,6 +144,11 @@ class AnyCapServer:
                 "refusals": self.refusals,
             }
 
+    def was_asked(self, *markers: str) -> bool:
+        """Whether a call has come for a prompt with each of these in it."""
+        with self._lock:
+            return all(any(marker in prompt for prompt in self.calls) for marker in markers)
+
     def begin(self, body: dict[str, Any]) -> tuple[Fault, int | None]:
         """Count a call, and decide what it meets and what it costs; the cost is None where the balance is too low."""
         prompt = str(body.get("prompt", ""))
