@@ -117,9 +117,9 @@ def test_a_file_that_lands_is_made_into_images(served: Served) -> None:
 
 
 @pytest.fixture
-def silence(prefect_server: str) -> Iterator[int]:  # noqa: ARG001 - it is made there
-    """The automation, with the shortest patience that Prefect knows."""
-    seconds = 10
+def silence(request: pytest.FixtureRequest, prefect_server: str) -> Iterator[int]:  # noqa: ARG001 - it is made there
+    """The automation, with the shortest patience that Prefect knows if nothing else is asked."""
+    seconds: int = getattr(request, "param", 10)
     set_up_crash_automation(seconds)
     yield seconds
     with get_client(sync_client=True) as client:
@@ -190,6 +190,7 @@ def test_a_run_that_died_with_its_worker_is_marked_crashed(
     assert sorted(provider.calls.values()) == [1] * 6
 
 
+@pytest.mark.parametrize("silence", [25], indirect=True)  # a busy server takes some seconds to take up an event
 def test_a_suspended_run_that_has_left_is_not_taken_for_dead(silence: int) -> None:  # noqa: ARG001 - it is made there
     """A heartbeat may come after the suspension, while calls come home: the run says that it leaves, and may then be
     silent. One that didn't say so would become Crashed.
