@@ -156,8 +156,73 @@ def test_a_bad_value_is_refused_in_words(window: Page, served: Served, shown: Sh
     window.get_by_label("Spend at most (USD)").fill("cheap")
     submit(window, served)
     shown(window, window.get_by_text("NotStarted", exact=True))
+    window.get_by_role("tab", name="Details").click()
+    reason = window.get_by_text("Spend at most (USD): 'cheap' can't be used. Write US dollars")
+    expect(reason).to_be_visible()
+    reason.scroll_into_view_if_needed()
+    picture(window, "bad-value")
+
+
+def test_a_purchase_is_approved(
+    window: Page, served: Served, provider: AnyCapServer, shown: Shown, picture: Picture
+) -> None:
+    """The run waits with its plan and the price, and buys once somebody has said yes."""
+    write_csv(served.clone / "approved.csv", {f"A{number}": f"yes {name}" for number, name in enumerate(NAMES)})
+    ask_first(window, served, "approved")
+    shown(window, window.get_by_text("Suspended", exact=True))
+    assert not bought(provider, "yes ")
+    menu(window, "Resume")
+    dialog = window.get_by_role("dialog")
+    expect(dialog.get_by_text("6 images to buy from approved.csv")).to_be_visible()
+    picture(window, "approval")
+    choose(dialog, "Answer", "approve")
+    done(window, "/resume", dialog.get_by_role("button", name="Resume").click)
+    expect(dialog).to_be_hidden()
+    shown(window, window.get_by_text("Completed", exact=True))
+    assert sorted(bought(provider, "yes ").values()) == [1] * 6
+
+
+def test_a_purchase_is_rejected(window: Page, served: Served, provider: AnyCapServer, shown: Shown) -> None:
+    """A no ends the run, says so, and nothing is bought."""
+    write_csv(served.clone / "rejected.csv", {"N1": "no 양말", "N2": "no 모자"})
+    ask_first(window, served, "rejected")
+    shown(window, window.get_by_text("Suspended", exact=True))
+    menu(window, "Resume")
+    dialog = window.get_by_role("dialog")
+    choose(dialog, "Answer", "reject")
+    done(window, "/resume", dialog.get_by_role("button", name="Resume").click)
+    expect(dialog).to_be_hidden()
+    shown(window, window.get_by_text("Rejected", exact=True))
+    window.get_by_role("tab", name="Details").click()
+    expect(window.get_by_text("nothing was bought", exact=False)).to_be_visible()
+    assert not bought(provider, "no ")
+
+
+def test_a_run_is_cancelled_and_retried(
+    window: Page, served: Served, provider: AnyCapServer, prefect_server: str, shown: Shown, picture: Picture
+) -> None:
+    """Cancel lets calls in flight come home and begins no other; Retry goes on from there and buys nothing twice."""
+    write_csv(served.clone / "long.csv", {f"L{number}": f"lamp {number}" for number in range(LONG)})
+    provider.delay_s = 5.0
+    form(window, served)
+    window.get_by_label("CSV file").fill("long.csv")
+    window.get_by_label("Image generator").fill("anycap")
+    window.get_by_label("Output folder").fill("long")
+    submit(window, served)
+    until(lambda: len(bought(provider, "lamp ")) >= 4, PATIENCE_S)
+    shown(window, window.get_by_text("Running", exact=True))
+    confirm(window, "Cancel")
+    shown(window, window.get_by_text("Cancelled", exact=True))
+    under_way = len(bought(provider, "lamp "))
+    assert under_way < LONG
     picture(window, "cancelled")
     provider.delay_s = 0.0
+
+    def is_let_go() -> bool:
+        (run,) = Recorded(prefect_server).flow_runs("generate-images / long.csv")
+        return "cancelled successfully" in str(run.state and run.state.message)
+
+    until(is_let_go, PATIENCE_S)  # a worker's last word on a run would cancel one that is retried before it, too
     confirm(window, "Retry")
     shown(window, window.get_by_text("Completed", exact=True))
     assert sorted(bought(provider, "lamp ").values()) == [1] * LONG
