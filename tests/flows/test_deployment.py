@@ -1,19 +1,17 @@
 """`prefect deploy --all`, a process worker and `prefect deployment run` do the same job as the command."""
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import by_sku, environment, write_csv
+from command import by_sku, write_csv
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
 from recorded import Recorded
+from served import Served, copy_of_repo
 
 from flows.generate_images import generate_images
 
@@ -33,39 +31,16 @@ def clone(prefect_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
     """A copy of the repo, under a path with spaces, deployed to the session's server; its own template shows whose code
     ran.
     """
-    folder = tmp_path_factory.mktemp("a clone of it")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPO,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (REPO / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, folder / name)
+    folder = copy_of_repo(tmp_path_factory.mktemp("a clone of it"))
     template = folder / "templates/product.jinja"
     template.write_text(template.read_text(encoding="utf-8") + ", of the clone", encoding="utf-8")
-    prefect(folder, prefect_server_url, "work-pool", "create", "--overwrite", "--type", "process", "rowshot")
-    prefect(folder, prefect_server_url, "deploy", "--all")
+    Served(folder, prefect_server_url).deploy()
     return folder
 
 
 def prefect(folder: Path, api: str, *arguments: str) -> str:
     """Run one of Prefect's own commands in `folder`; gives what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=folder,
-        env=environment(folder, PREFECT_API_URL=api),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done
-    return done.stdout
+    return Served(folder, api).prefect(*arguments)
 
 
 def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str) -> None:
