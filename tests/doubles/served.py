@@ -37,6 +37,7 @@ class Served:
     clone: Path
     api: str
     variables: dict[str, str] = field(default_factory=dict)
+    pool: str = POOL
 
     @property
     def pages(self) -> str:
@@ -60,7 +61,7 @@ class Served:
 
     def make_pool(self) -> None:
         """The work pool that the README names; another test of this session may have made it."""
-        self.prefect("work-pool", "create", "--overwrite", "--type", "process", POOL)
+        self.prefect("work-pool", "create", "--overwrite", "--type", "process", self.pool)
 
     def deploy(self) -> None:
         """Do what the README says: a work pool, and all deployments."""
@@ -72,7 +73,7 @@ class Served:
         """A worker while the body runs, which looks for work every second."""
         with (self.clone / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
-                self._command("worker", "start", "--pool", POOL, *arguments),
+                self._command("worker", "start", "--pool", self.pool, *arguments),
                 cwd=self.clone,
                 env=self._environment(PREFECT_WORKER_QUERY_SECONDS="1", **variables),
                 stdin=subprocess.DEVNULL,

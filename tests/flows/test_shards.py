@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -13,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from anycap_server import AnyCapServer
-from command import anycap_variables, environment, table, until, write_csv
+from command import anycap_variables, table, until, write_csv
 from object_store import ObjectStore
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -59,29 +57,13 @@ def workers(
     clone = copy_of_repo(tmp_path_factory.mktemp("shards"))
     deployments = clone / "prefect.yaml"
     deployments.write_text(deployments.read_text("utf-8").replace("name: rowshot", f"name: {POOL}"), "utf-8")
-    served = Served(clone, prefect_server_url, anycap_variables(provider, clone))
-    served.prefect("work-pool", "create", "--type", "process", POOL)
+    served = Served(clone, prefect_server_url, anycap_variables(provider, clone), POOL)
+    served.make_pool()
     served.prefect("deploy", "-n", "generate-images", "-n", "generate-shard")
     with temporary_settings({PREFECT_API_URL: prefect_server_url}), get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name("rowshot-anycap", 16)  # another test's may be there
-    variables = anycap_variables(provider, clone) | {"PREFECT_API_URL": prefect_server_url}
-    with (clone / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", POOL],
-            cwd=clone,
-            env=environment(clone, PREFECT_WORKER_QUERY_SECONDS="1", **variables),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    with served.worker():
         yield clone
-    finally:
-        worker.terminate()
-        try:
-            worker.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            worker.kill()
 
 
 @pytest.fixture
