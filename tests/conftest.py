@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from anycap_server import AnyCapServer
+    from recorded import Recorded
     from seaweed import Seaweed
 
 REPO = Path(__file__).parents[1]
@@ -126,6 +128,14 @@ def prefect_server(prefect_server_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PREFECT_API_URL", prefect_server_url)
     with temporary_settings({PREFECT_API_URL: prefect_server_url}):
         yield prefect_server_url
+
+
+@pytest.fixture
+def recorded(prefect_server: str) -> "Recorded":
+    """What the session's Prefect server records from now on: no run of an earlier test, whatever its name."""
+    from recorded import Recorded  # noqa: PLC0415 - most suites need no Prefect
+
+    return Recorded(prefect_server, since=datetime.now(UTC))
 
 
 @pytest.fixture(scope="session")

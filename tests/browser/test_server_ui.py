@@ -199,7 +199,7 @@ def test_a_purchase_is_rejected(window: Page, served: Served, provider: AnyCapSe
 
 
 def test_a_run_is_cancelled_and_retried(
-    window: Page, served: Served, provider: AnyCapServer, prefect_server: str, shown: Shown, picture: Picture
+    window: Page, served: Served, provider: AnyCapServer, recorded: Recorded, shown: Shown, picture: Picture
 ) -> None:
     """Cancel lets calls in flight come home and begins no other; Retry goes on from there and buys nothing twice."""
     write_csv(served.clone / "long.csv", {f"L{number}": f"lamp {number}" for number in range(LONG)})
@@ -219,7 +219,7 @@ def test_a_run_is_cancelled_and_retried(
     provider.delay_s = 0.0
 
     def is_let_go() -> bool:
-        (run,) = Recorded(prefect_server).flow_runs("generate-images / long.csv")
+        (run,) = recorded.flow_runs("generate-images / long.csv")
         return "cancelled successfully" in str(run.state and run.state.message)
 
     until(is_let_go, PATIENCE_S)  # a worker's last word on a run would cancel one that is retried before it, too
@@ -229,10 +229,10 @@ def test_a_run_is_cancelled_and_retried(
 
 
 def test_the_schedule_starts_a_run_by_itself(
-    window: Page, served: Served, prefect_server: str, shown: Shown, picture: Picture
+    window: Page, served: Served, recorded: Recorded, shown: Shown, picture: Picture
 ) -> None:
     """Off as it is deployed; switched on by its switch, it starts runs at its time, with nobody asking for them."""
-    nightly = Recorded(prefect_server).deployment("generate-images/nightly-catalog")
+    nightly = recorded.deployment("generate-images/nightly-catalog")
     assert [schedule.active for schedule in nightly.schedules] == [False]
     window.goto(f"{served.pages}/deployments/deployment/{nightly.id}")
     switch = window.get_by_role("complementary").get_by_role("switch")
@@ -247,6 +247,6 @@ def test_the_schedule_starts_a_run_by_itself(
             picture(window, "schedule")
         finally:
             client.delete_deployment_schedule(nightly.id, made.id)
-    (run, *_) = Recorded(prefect_server).flow_runs("generate-images / products.csv")
+    (run, *_) = recorded.flow_runs("generate-images / products.csv")
     assert run.auto_scheduled
     assert (served.clone / "output/nightly/index.html").is_file()

@@ -92,7 +92,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
-    places: dict[str, Path], prefect_server: str
+    places: dict[str, Path], recorded: Recorded
 ) -> None:
     """By SIGTERM, and by a cancellation on the server of a plain command and of a worker's run: no call starts any
     more, calls that come home within 20 s are kept, slower ones go on by themselves and the next run takes them, bought
@@ -113,8 +113,8 @@ def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
         }
         for server in servers.values():
             until(lambda server=server: server.was_asked(*map("#{}#".format, SLOW)) and server.counts()["calls"] >= 8)  # type: ignore[misc]
-        (plain_run,) = Recorded(prefect_server).flow_runs("generate-images / cancelled.csv")
-        (told_run,) = Recorded(prefect_server).flow_runs("generate-images / told.csv")
+        (plain_run,) = recorded.flow_runs("generate-images / cancelled.csv")
+        (told_run,) = recorded.flow_runs("generate-images / told.csv")
 
         begun = time.monotonic()
         commands["told"].send_signal(signal.SIGTERM)

@@ -50,7 +50,7 @@ def set_up(folder: Path, name: str, cms: Directus, s3: Seaweed, slack: SlackServ
 
 def test_a_run_with_all_three(
     tmp_path: Path,
-    prefect_server: str,
+    recorded: Recorded,
     anycap_server: AnyCapServer,
     cms: Directus,
     s3_server: Seaweed,
@@ -91,7 +91,7 @@ def test_a_run_with_all_three(
     assert cms.value(late) == by_sku(tmp_path / "output/manifest.csv")[late]["url"]
     assert anycap_server.calls.total() == 60
 
-    flow_runs = Recorded(prefect_server).flow_runs("generate-images / three.csv")
+    flow_runs = recorded.flow_runs("generate-images / three.csv")
     back = rowshot(tmp_path, "unpublish", str(flow_runs[1].id)[:13])
     assert back.returncode == 0, back
     assert "59 items have their former value back" in back.stdout
@@ -101,9 +101,9 @@ def test_a_run_with_all_three(
     seen = [done.stdout + done.stderr for done in (checked, first, again, back)]
     seen += [json.dumps(message) for message in slack.messages]
     for run in flow_runs:
-        seen += [run.model_dump_json(), *Recorded(prefect_server).logs(run.id)]
-        seen += [one.model_dump_json() for one in Recorded(prefect_server).artifacts(run.id).values()]
-        seen += [one.model_dump_json() for one in Recorded(prefect_server).task_runs(run.id, 60)]
+        seen += [run.model_dump_json(), *recorded.logs(run.id)]
+        seen += [one.model_dump_json() for one in recorded.artifacts(run.id).values()]
+        seen += [one.model_dump_json() for one in recorded.task_runs(run.id, 60)]
     seen += [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(seen) > 200
     secrets = (USER, SECRET, s3_server.secret, anycap_server.key)

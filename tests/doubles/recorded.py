@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -9,6 +10,7 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
     FlowRunFilterName,
     LogFilter,
@@ -25,17 +27,23 @@ POLL_S = 0.3
 
 
 class Recorded:
-    """Reads from the server at this API address. A run's records come in a second or two after it."""
+    """Reads from the server at this API address. A run's records come in a second or two after it.
 
-    def __init__(self, api: str) -> None:
+    Flow runs that were due before `since` are not seen: they may be another test's, of the same name.
+    """
+
+    def __init__(self, api: str, since: datetime | None = None) -> None:
         self._api = api
+        self._since = since
 
     def flow_runs(self, name: str) -> list[FlowRun]:
         """The flow runs of this name, the newest first."""
+        asked = FlowRunFilter(
+            name=FlowRunFilterName(any_=[name]),
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=self._since) if self._since else None,
+        )
         with self._client() as client:
-            return client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])), sort=FlowRunSort.START_TIME_DESC
-            )
+            return client.read_flow_runs(flow_run_filter=asked, sort=FlowRunSort.START_TIME_DESC)
 
     def task_runs(self, flow_run: UUID, expected: int) -> list[TaskRun]:
         """The task runs of a flow run, all pages, once as many as expected have ended or patience is over."""

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_account_that_runs_dry_goes_on_where_it_stopped(
-    folder: Path, prefect_server: str, anycap_server: AnyCapServer
+    folder: Path, recorded: Recorded, anycap_server: AnyCapServer
 ) -> None:
     """Without credit the run ends early and says so, its rows stay pending and its reports are whole; topped up, the
     same command buys the rest, and nothing twice.
@@ -42,7 +42,7 @@ def test_an_account_that_runs_dry_goes_on_where_it_stopped(
     assert anycap_server.charges.total() == 3
     assert anycap_server.calls.total() <= 3 + 2
 
-    run = Recorded(prefect_server).flow_runs("generate-images / products.csv")[0]
+    run = recorded.flow_runs("generate-images / products.csv")[0]
     assert run.state is not None
     assert (run.state.type.value, run.state.name) == ("FAILED", "EndedEarly")
     assert "no credit left" in (run.state.message or "")

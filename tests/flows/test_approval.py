@@ -135,7 +135,7 @@ def test_an_approval_holds_for_the_plan_that_it_was_given_to(
 
 
 def test_images_are_published_once_somebody_has_looked(
-    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer, shop: Catalog, prefect_server: str
+    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer, shop: Catalog, recorded: Recorded
 ) -> None:
     """Made and stored, they wait. One is left out, one is made again with words added and waits once more, the others
     are published; a slip in a sku is asked about again, and the next run leaves what was left out alone.
@@ -173,7 +173,7 @@ def test_images_are_published_once_somebody_has_looked(
         "look.csv: waits for your answer",
         "look.csv: done, with failures",
     ]
-    assert "rowshot-contact-sheet" in Recorded(prefect_server).artifacts(run)
+    assert "rowshot-contact-sheet" in recorded.artifacts(run)
 
     assert deployed.work(deployed.start(**given)).message == "4 of 4, 1 not handed on yet"
     assert sorted(shop.items) == ["b", "c", "d"]

@@ -62,7 +62,7 @@ def statuses(folder: Path) -> list[str]:
 
 
 def test_a_suspended_run_leaves_and_a_resumed_one_goes_on(
-    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer, prefect_server: str
+    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer, prefect_server: str, recorded: Recorded
 ) -> None:
     """Suspend: what is in flight comes home, nothing else begins, and the process leaves the run suspended, with
     reports. Resume: a process goes on from the ledger; nothing is bought twice. It says so in its log.
@@ -89,17 +89,16 @@ def test_a_suspended_run_leaves_and_a_resumed_one_goes_on(
     ended = deployed.answer(run)
     assert (ended.name, ended.message) == ("Completed", "6 of 6")
     assert set(anycap_server.charges.values()) == {1}
-    until(lambda: any("Suspended: no further call" in line for line in Recorded(prefect_server).logs(run)))
+    until(lambda: any("Suspended: no further call" in line for line in recorded.logs(run)))
 
 
 def test_a_paused_run_stands_still_and_goes_on(
-    deployed: Deployed, anycap_server: AnyCapServer, prefect_server: str
+    deployed: Deployed, anycap_server: AnyCapServer, prefect_server: str, recorded: Recorded
 ) -> None:
     """Pause: no call begins until it is resumed, in the same process; it says so in its log."""
     anycap_server.delay_s = 2.5
     run = deployed.start(csv="six.csv", generator="anycap", concurrency=1)
     person = Person(prefect_server)
-    recorded = Recorded(prefect_server)
 
     def pause_and_resume() -> None:
         until(lambda: anycap_server.counts()["calls"] == 1)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 NAMES = {"a": "양말", "b": "모자", "c": "장갑", "d": "목도리"}
 
 
-def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: str) -> None:
+def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: str, recorded: Recorded) -> None:
     """What is bought is never bought again: in parts by --limit, again unchanged, then with a changed and a new row."""
     write_csv(tmp_path / "shop.csv", NAMES)
 
@@ -35,7 +35,7 @@ def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: st
     assert f"Prefect server: {prefect_server}" in part.stderr
     assert "3 of 4 rows have their image, 1 pending; 3 bought" in part.stdout
     assert [row["status"] for row in table(tmp_path / "output/manifest.csv")] == ["stored"] * 3 + ["pending"]
-    assert len(Recorded(prefect_server).task_runs(_newest("shop.csv", prefect_server), 3)) == 3
+    assert len(recorded.task_runs(_newest("shop.csv", prefect_server), 3)) == 3
 
     rest = rowshot_here(tmp_path, "run", "shop.csv")
     assert rest.returncode == 0, rest
@@ -50,7 +50,7 @@ def test_a_csv_from_its_first_run_to_its_last(tmp_path: Path, prefect_server: st
     assert "4 of 4 rows have their image; nothing was bought" in unchanged.stdout
     assert by_sku(tmp_path / "output/manifest.csv") == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    assert Recorded(prefect_server).artifacts(_newest("shop.csv", prefect_server))["rowshot-progress"].data == 100
+    assert recorded.artifacts(_newest("shop.csv", prefect_server))["rowshot-progress"].data == 100
 
     write_csv(tmp_path / "shop.csv", {**NAMES, "b": "비니", "e": "부츠"})
     planned = rowshot_here(tmp_path, "plan", "shop.csv")
@@ -94,7 +94,7 @@ def test_an_image_made_again_on_purpose(tmp_path: Path) -> None:
     assert "manifest.csv" in unknown.stderr
 
 
-def test_a_bad_csv_starts_nothing_and_names_every_problem(tmp_path: Path, prefect_server: str) -> None:
+def test_a_bad_csv_starts_nothing_and_names_every_problem(tmp_path: Path, recorded: Recorded) -> None:
     """All problems are told at once with line, column and mend, nothing is written, and no flow run begins; with
     --skip-invalid the good rows go on.
     """
@@ -116,7 +116,7 @@ def test_a_bad_csv_starts_nothing_and_names_every_problem(tmp_path: Path, prefec
         assert mend in told
     assert "nothing was bought" in bad.stderr
     assert not (tmp_path / "output").exists()
-    assert Recorded(prefect_server).flow_runs("generate-images / bad.csv") == []
+    assert recorded.flow_runs("generate-images / bad.csv") == []
 
     skipped = rowshot_here(tmp_path, "run", "bad.csv", "--skip-invalid")
     assert skipped.returncode == 1, skipped

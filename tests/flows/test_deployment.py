@@ -43,7 +43,7 @@ def prefect(folder: Path, api: str, *arguments: str) -> str:
     return Served(folder, api).prefect(*arguments)
 
 
-def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str) -> None:
+def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str, recorded: Recorded) -> None:
     """A run that is asked for with its parameters as JSON is done by a process worker, in the clone, once. It waits to
     be approved, which needs no process; then a worker does the rest of the same run.
     """
@@ -51,13 +51,13 @@ def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str) -> None:
     batch = {"csv": "deployed.csv", "output": "made", "concurrency": 2, "approve": "before-buying"}
     prefect(clone, prefect_server, "deployment", "run", NAME, "--param", f"batch={json.dumps(batch)}")
     prefect(clone, prefect_server, "worker", "start", "--pool", "rowshot", "--run-once")
-    (waiting,) = Recorded(prefect_server).flow_runs("generate-images / deployed.csv")
+    (waiting,) = recorded.flow_runs("generate-images / deployed.csv")
     assert waiting.state_name == "Suspended"
     assert not (clone / "made/manifest.csv").exists()
     with get_client(sync_client=True) as client:
         client.resume_flow_run(waiting.id, run_input={"answer": "approve"})
     prefect(clone, prefect_server, "worker", "start", "--pool", "rowshot", "--run-once")
-    (run,) = Recorded(prefect_server).flow_runs("generate-images / deployed.csv")
+    (run,) = recorded.flow_runs("generate-images / deployed.csv")
     assert run.id == waiting.id
     assert run.state is not None
     assert (run.state.name, run.state.message) == ("Completed", "2 of 2")
@@ -65,15 +65,15 @@ def test_a_deployed_run_does_the_job(clone: Path, prefect_server: str) -> None:
     assert {sku: row["status"] for sku, row in rows.items()} == {"a": "stored", "b": "stored"}
     assert all((clone / "made" / row["path"]).is_file() for row in rows.values())
     assert all(row["prompt"].endswith(", of the clone") for row in rows.values())
-    states = Recorded(prefect_server).states(run.id, 2)
+    states = recorded.states(run.id, 2)
     assert states == {"Completed": 2}
 
 
-def test_deploying_again_changes_nothing(clone: Path, prefect_server: str) -> None:
+def test_deploying_again_changes_nothing(clone: Path, prefect_server: str, recorded: Recorded) -> None:
     """Each deployment keeps its id, its version, its schedule and all its settings, and the clone its files."""
-    before = [settled(Recorded(prefect_server).deployment(name)) for name in NAMES]
+    before = [settled(recorded.deployment(name)) for name in NAMES]
     prefect(clone, prefect_server, "deploy", "--all")
-    assert [settled(Recorded(prefect_server).deployment(name)) for name in NAMES] == before
+    assert [settled(recorded.deployment(name)) for name in NAMES] == before
     assert (clone / "prefect.yaml").read_bytes() == (REPO / "prefect.yaml").read_bytes()
 
 
@@ -84,9 +84,9 @@ def settled(deployment: DeploymentResponse) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("clone")
-def test_the_nightly_run_waits_to_be_switched_on(prefect_server: str) -> None:
+def test_the_nightly_run_waits_to_be_switched_on(recorded: Recorded) -> None:
     """Deployed as it stands it starts nothing by itself, and one at a time once it is switched on."""
-    nightly = Recorded(prefect_server).deployment("generate-images/nightly-catalog")
+    nightly = recorded.deployment("generate-images/nightly-catalog")
     (schedule,) = nightly.schedules
     assert not schedule.active
     assert schedule.slug == "nightly"
@@ -97,8 +97,8 @@ def test_the_nightly_run_waits_to_be_switched_on(prefect_server: str) -> None:
 
 
 @pytest.mark.usefixtures("clone")
-def test_the_server_has_the_form_of_the_flow(prefect_server: str) -> None:
+def test_the_server_has_the_form_of_the_flow(recorded: Recorded) -> None:
     """What is deployed is the form that the flow has, and the server holds what is sent against it."""
-    deployment = Recorded(prefect_server).deployment(NAME)
+    deployment = recorded.deployment(NAME)
     assert deployment.parameter_openapi_schema == parameter_schema(generate_images.fn).model_dump_for_openapi()
     assert deployment.enforce_parameter_schema

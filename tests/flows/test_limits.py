@@ -159,12 +159,11 @@ def test_a_limit_that_is_named_and_not_there_stops_the_run(tmp_path: Path, anyca
     assert anycap_server.calls.total() == 0
 
 
-def test_a_tag_limit_tags_the_task_runs_of_rows(tmp_path: Path, prefect_server: str) -> None:
+def test_a_tag_limit_tags_the_task_runs_of_rows(tmp_path: Path, recorded: Recorded) -> None:
     """Prefect's own limit for tags counts each row where somebody asks for it, and no row where nobody does."""
     for sheet, more in (("tagged", ("--tag-limit", "a-tag")), ("plain", ())):
         write_csv(tmp_path / f"{sheet}.csv", [f"{sheet}-1", f"{sheet}-2"])
         assert rowshot_here(tmp_path, "run", f"{sheet}.csv", *more).returncode == 0
-    recorded = Recorded(prefect_server)
     tags = {}
     for sheet in ("tagged", "plain"):
         (flow_run,) = recorded.flow_runs(f"generate-images / {sheet}.csv")

@@ -18,7 +18,7 @@ PROGRESS = re.compile(rf"^\d+ of {ROWS} rows, \d+ images/min, spent", re.MULTILI
 
 
 def test_a_run_of_many_rows_is_seen_and_recorded_and_not_bought_anew_by_a_slip(
-    tmp_path: Path, prefect_server: str, anycap_server: AnyCapServer
+    tmp_path: Path, recorded: Recorded, anycap_server: AnyCapServer
 ) -> None:
     """While it goes on, status and plain lines tell how far it is; each row is a task run on the server. When over 100
     rows have changed, nothing is bought unless somebody says yes.
@@ -43,7 +43,6 @@ def test_a_run_of_many_rows_is_seen_and_recorded_and_not_bought_anew_by_a_slip(
     assert f"{ROWS} of {ROWS} rows have their image; {ROWS} bought" in said
     assert "ended" in rowshot_here(tmp_path, "status").stdout
 
-    recorded = Recorded(prefect_server)
     (flow_run,) = recorded.flow_runs("generate-images / many.csv")
     task_runs = recorded.task_runs(flow_run.id, ROWS)
     assert sorted(run.name for run in task_runs) == sorted(f"m{number}" for number in range(ROWS))

@@ -22,7 +22,7 @@ def webhook(slack: SlackServer, name: str) -> str:
     return f"slack-webhook/{name}"
 
 
-def test_slack_hears_of_the_start_and_the_end(tmp_path: Path, prefect_server: str) -> None:
+def test_slack_hears_of_the_start_and_the_end(tmp_path: Path, prefect_server: str, recorded: Recorded) -> None:
     """Two messages, with rows, cost, counts and a link to the run; the address is in no output, log, parameter,
     artifact, ledger or report.
     """
@@ -33,22 +33,22 @@ def test_slack_hears_of_the_start_and_the_end(tmp_path: Path, prefect_server: st
     start, end = slack.messages
     assert start["text"] == "heard.csv: begun. 2 rows; 1 image to buy, for free."
     assert end["text"].startswith("heard.csv: done, with failures. 1 of 2 rows have their image, 1 invalid")
-    (run,) = Recorded(prefect_server).flow_runs("generate-images / heard.csv")
+    (run,) = recorded.flow_runs("generate-images / heard.csv")
     page = f"{prefect_server.removesuffix('/api')}/flow-runs/flow-run/{run.id}"
     assert all(f"<{page}|Run>" in json.dumps(message) for message in (start, end))
     assert "1 × Invalid, e.g. line 3, b" in json.dumps(end, ensure_ascii=False)
     assert str(tmp_path / "output/index.html") in json.dumps(end)
 
-    seen = [told.stdout, told.stderr, run.model_dump_json(), *Recorded(prefect_server).logs(run.id)]
-    seen += [artifact.model_dump_json() for artifact in Recorded(prefect_server).artifacts(run.id).values()]
-    seen += [task.model_dump_json() for task in Recorded(prefect_server).task_runs(run.id, 3)]
+    seen = [told.stdout, told.stderr, run.model_dump_json(), *recorded.logs(run.id)]
+    seen += [artifact.model_dump_json() for artifact in recorded.artifacts(run.id).values()]
+    seen += [task.model_dump_json() for task in recorded.task_runs(run.id, 3)]
     seen += [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(seen) > 10
     assert not [text for text in seen if SECRET in text]
 
 
 @pytest.mark.parametrize("faults", [["no_service"] * 2, ["429", "429"], ["hang up"] * 6])
-def test_slack_never_changes_how_a_run_ends(tmp_path: Path, prefect_server: str, faults: list[str]) -> None:
+def test_slack_never_changes_how_a_run_ends(tmp_path: Path, recorded: Recorded, faults: list[str]) -> None:
     """Refused or down: the run ends as it would have, and says so; a 429 is waited out and nothing is missed."""
     csv = f"{faults[0].replace(' ', '-')}.csv"
     write_csv(tmp_path / csv, ["a"])
@@ -59,12 +59,12 @@ def test_slack_never_changes_how_a_run_ends(tmp_path: Path, prefect_server: str,
     heard = faults[0] == "429"
     assert len(slack.messages) == (2 if heard else 0)
     assert ("Slack was not told" in told.stdout) is not heard
-    (run,) = Recorded(prefect_server).flow_runs(f"generate-images / {csv}")
+    (run,) = recorded.flow_runs(f"generate-images / {csv}")
     assert run.state is not None
     assert run.state.is_completed()
-    summary = Recorded(prefect_server).artifacts(run.id)["rowshot-summary"]
+    summary = recorded.artifacts(run.id)["rowshot-summary"]
     assert ("Slack was not told" in str(summary.data)) is not heard
-    logs = Recorded(prefect_server).logs(run.id)
+    logs = recorded.logs(run.id)
     assert not [text for text in (told.stdout, told.stderr, str(summary.data), *logs) if SECRET in text]
 
 

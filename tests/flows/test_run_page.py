@@ -28,7 +28,7 @@ def deployed(tmp_path: Path, anycap_server: AnyCapServer) -> Deployed:
 
 
 @pytest.mark.parametrize("anycap_server", [{"faults": {"#no": [rejected()] * 6}}], indirect=True)
-def test_a_run_tells_its_story(tmp_path: Path, deployed: Deployed, prefect_server: str) -> None:
+def test_a_run_tells_its_story(tmp_path: Path, deployed: Deployed, recorded: Recorded) -> None:
     """The run is called by its file's name, its state is a sentence, its log is no longer for failing rows, and its
     artifacts have the sums, the costs, the failures with their reasons, and a small contact sheet.
     """
@@ -40,7 +40,6 @@ def test_a_run_tells_its_story(tmp_path: Path, deployed: Deployed, prefect_serve
     ended = deployed.work(run)
     assert (ended.name, ended.message) == ("Completed", "6 of 12, 6 refused")
     assert deployed.flow_run(run).name == "generate-images / story.csv"
-    recorded = Recorded(prefect_server)
     assert {one.name for one in recorded.task_runs(run, 12)} >= set(skus)
 
     until(lambda: any(line.startswith("Finished in state") for line in recorded.logs(run)))
@@ -65,7 +64,7 @@ def test_a_run_tells_its_story(tmp_path: Path, deployed: Deployed, prefect_serve
 
 
 def test_a_stopped_run_does_not_count_rows_that_were_never_begun(
-    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer, prefect_server: str
+    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer, recorded: Recorded
 ) -> None:
     """Where the credit runs out, progress stops at the rows that have ended."""
     write_csv(tmp_path / "early.csv", [f"s{number}" for number in range(10)])
@@ -74,7 +73,7 @@ def test_a_stopped_run_does_not_count_rows_that_were_never_begun(
     ended = deployed.work(run)
     assert ended.name == "EndedEarly"
     assert str(ended.message).startswith("3 of 10, 7 pending. ")
-    shown = Recorded(prefect_server).artifacts(run)["rowshot-progress"]
+    shown = recorded.artifacts(run)["rowshot-progress"]
     assert str(shown.description).startswith(("3 of 10 rows", "4 of 10 rows, 1 of them failed"))
 
 

@@ -101,7 +101,7 @@ def process_of_shard(ledger: Ledger, number: int) -> int:
 
 
 def test_a_shard_that_dies_is_started_again_and_buys_nothing_twice(
-    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+    buying: Path, provider: AnyCapServer, recorded: Recorded, tmp_path: Path
 ) -> None:
     """Three shards are three flow runs, named by their part; one that is killed goes on in a fourth from the ledger,
     and the one report of them has all rows.
@@ -121,13 +121,12 @@ def test_a_shard_that_dies_is_started_again_and_buys_nothing_twice(
     assert state.message.startswith("9 of 9"), state
     assert calls_for(provider, "killed.csv") == [1] * 9
     assert [row["image_status"] for row in table(tmp_path / "out/results.csv")] == ["stored"] * 9
-    recorded = Recorded(prefect_server)
     tried = [len(recorded.flow_runs(f"generate-shard / killed.csv {number} of 3")) for number in (1, 2, 3)]
     assert tried == [1, 2, 1]
 
 
 @pytest.mark.usefixtures("buying")
-def test_what_stops_one_shard_stops_all(provider: AnyCapServer, prefect_server: str, tmp_path: Path) -> None:
+def test_what_stops_one_shard_stops_all(provider: AnyCapServer, recorded: Recorded, tmp_path: Path) -> None:
     """Where the credit ends in the second shard the third is not begun, and the run says why it ended early."""
     provider.credit = 5 * PRICE
     state = generate_images(settings(tmp_path, "poor.csv", shards_at_once=1), return_state=True)
@@ -136,17 +135,17 @@ def test_what_stops_one_shard_stops_all(provider: AnyCapServer, prefect_server: 
     assert len(calls_for(provider, "poor.csv")) == 5
     statuses = [row["image_status"] for row in table(tmp_path / "out/results.csv")]
     assert (statuses.count("stored"), statuses.count("pending")) == (5, 4)
-    assert Recorded(prefect_server).flow_runs("generate-shard / poor.csv 3 of 3") == []
+    assert recorded.flow_runs("generate-shard / poor.csv 3 of 3") == []
 
 
 def test_a_run_that_dies_finds_its_shards_again(
-    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+    buying: Path, provider: AnyCapServer, recorded: Recorded, tmp_path: Path
 ) -> None:
     """The run is killed while shards go on, and retried as from the server's pages: it follows those that live, starts
     none a second time, and makes the report.
     """
     batch = settings(tmp_path, "parent.csv", shard_rows=5)
-    recorded, ledger = Recorded(prefect_server), Ledger.open(str(buying / "ledger.sqlite3"))
+    ledger = Ledger.open(str(buying / "ledger.sqlite3"))
     provider.delay_s = 10.0
     deployment = recorded.deployment("generate-images/generate-images").id
     with get_client(sync_client=True) as client:
@@ -166,13 +165,13 @@ def test_a_run_that_dies_finds_its_shards_again(
 
 
 def test_a_run_that_is_cancelled_cancels_its_shards(
-    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+    buying: Path, provider: AnyCapServer, recorded: Recorded, tmp_path: Path
 ) -> None:
     """What is under way comes home, nothing else is begun, the reports are there, and the run and its shards are
     cancelled.
     """
     batch = settings(tmp_path, "cancelled.csv", shard_rows=5, shards_at_once=1)
-    recorded, ledger = Recorded(prefect_server), Ledger.open(str(buying / "ledger.sqlite3"))
+    ledger = Ledger.open(str(buying / "ledger.sqlite3"))
     provider.delay_s = 3.0
 
     def cancel() -> None:
@@ -196,11 +195,11 @@ def test_a_run_that_is_cancelled_cancels_its_shards(
 
 
 def test_a_run_that_is_suspended_has_its_shards_end(
-    buying: Path, provider: AnyCapServer, prefect_server: str, tmp_path: Path
+    buying: Path, provider: AnyCapServer, recorded: Recorded, tmp_path: Path
 ) -> None:
     """Its shards begin no further call, either: a suspended run buys nothing through others."""
     batch = settings(tmp_path, "waiting.csv", shard_rows=5, shards_at_once=1)
-    recorded, ledger = Recorded(prefect_server), Ledger.open(str(buying / "ledger.sqlite3"))
+    ledger = Ledger.open(str(buying / "ledger.sqlite3"))
     provider.delay_s = 8.0
 
     def suspend() -> None:

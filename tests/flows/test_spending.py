@@ -60,9 +60,7 @@ def test_an_estimate_over_the_cap_is_exit_code_2(folder: Path, anycap_server: An
     assert not (folder / "out").exists()
 
 
-def test_a_cap_stops_a_run_and_its_money_is_told(
-    folder: Path, prefect_server: str, anycap_server: AnyCapServer
-) -> None:
+def test_a_cap_stops_a_run_and_its_money_is_told(folder: Path, recorded: Recorded, anycap_server: AnyCapServer) -> None:
     """Where an account pays more than the list says, the run ends at its cap with exit code 3 and keeps what it has;
     `rowshot spend` tells the same as the provider has counted, estimated beside settled.
     """
@@ -82,9 +80,9 @@ def test_a_cap_stops_a_run_and_its_money_is_told(
     assert sorted(row["status"] for row in rows.values()) == ["pending"] * 2 + ["stored"] * 6
     assert anycap_server.charges.total() == 6
     assert not (folder / "out/failures.csv").exists()
-    run = Recorded(prefect_server).flow_runs("generate-images / products.csv")[0]
+    run = recorded.flow_runs("generate-images / products.csv")[0]
     assert (run.state_name, "cap of $0.06" in str(run.state and run.state.message)) == ("EndedEarly", True)
-    assert "1,000" in str(Recorded(prefect_server).artifacts(run.id)["rowshot-comparison"].data)
+    assert "1,000" in str(recorded.artifacts(run.id)["rowshot-comparison"].data)
 
     rest = rowshot_here(folder, *command, "--max-cost-per-day", "0.08")
     assert rest.returncode == 0, rest
@@ -106,7 +104,7 @@ def test_a_cap_stops_a_run_and_its_money_is_told(
 
 
 @pytest.mark.parametrize("anycap_server", [{"faults": {"#no": [faults.rejected()] * 8}}], indirect=True)
-def test_a_canary_that_fails_ends_the_run(folder: Path, prefect_server: str, anycap_server: AnyCapServer) -> None:
+def test_a_canary_that_fails_ends_the_run(folder: Path, recorded: Recorded, anycap_server: AnyCapServer) -> None:
     """When too many of the first rows fail, no other is asked for: exit code 3, and a contact sheet of those rows."""
     write_csv(folder / "canary.csv", {sku: f"product {sku} #no" for sku in SKUS})
     command = ("run", "canary.csv", "--generator", "anycap", "--output", "out", "--canary", "3")
@@ -118,8 +116,8 @@ def test_a_canary_that_fails_ends_the_run(folder: Path, prefect_server: str, any
     assert statuses == ["rejected"] * 3 + ["pending"] * 5
     sheet = (folder / "out/canary.html").read_text(encoding="utf-8")
     assert [sku for sku in SKUS if f"product {sku} " in sheet] == SKUS[:3]
-    run = Recorded(prefect_server).flow_runs("generate-images / canary.csv")[0]
-    assert len(Recorded(prefect_server).task_runs(run.id, 3)) == 3
+    run = recorded.flow_runs("generate-images / canary.csv")[0]
+    assert len(recorded.task_runs(run.id, 3)) == 3
 
 
 def test_a_plan_as_json_is_all_that_is_printed(folder: Path) -> None:
