@@ -1,6 +1,7 @@
 """One shard of a large run: so many of its rows, bought on its account."""
 
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -27,7 +28,7 @@ def generate_shard(batch: BatchSettings, run_id: str, shard: int) -> State[Any]:
         generator = load_generator(batch.generator)
         run = BatchRun.open(Request.of(batch), run_id)
         open_doors(batch, run)
-        with stoppable(run.slots, this_run()), taken(run, shard) as jobs:
+        with stoppable(run.slots, this_run(), UUID(run_id)), taken(run, shard) as jobs:
             left = left_of_shard(run, shard, jobs)
             get_run_logger().info("%d of the %d rows of shard %d are to be had", len(left.todo), len(jobs), shard)
             with progress_shown(run, len(left.todo)), handing_on(run, left) as hand_on:

@@ -1,5 +1,6 @@
 """What an image costs: a price book that is data, with a date and a source beside every figure."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ NOTE = "note"  # a column that may be missing
 VARIABLE = "ROWSHOT_PRICES"
 STALE_AFTER = timedelta(days=90)
 ANY = "*"
+_MARK = 12  # hex digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,12 @@ class PriceBook:
             if key in self._prices:
                 return self._prices[key]
         return None
+
+    @property
+    def mark(self) -> str:
+        """What tells this book's prices from another's."""
+        told = sorted(f"{'/'.join(key)} {price.usd}" for key, price in self._prices.items())
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:_MARK]
 
     def models(self, generator: str = "") -> set[str]:
         """The models with a price, of one generator or of all."""

@@ -177,6 +177,11 @@ class Slots:
             return sum(left for _, left in self._starts) if self._may_start() and self._starts else 0
 
     @property
+    def paused(self) -> bool:
+        """Whether no call may start for the moment."""
+        return time.monotonic() < self._not_before
+
+    @property
     def interrupted(self) -> bool:
         """Whether somebody has ended the run."""
         return self._interrupted

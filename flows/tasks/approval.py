@@ -174,13 +174,15 @@ def _to_buy(batch: BatchSettings, plan: Plan, run: BatchRun, news: News) -> Appr
     questions = Questions.of_this_run("buy")
     answer = questions.answer(mark, BuyAnswer)
     if answer is None and not batch.limit and was_begun_with(plan.to_buy, run):
-        answer = questions.newest_answer(BuyAnswer)  # it was cut off: what is left of an approved plan is approved
+        # It was cut off: what is left of an approved plan is approved, while the prices are those that were told.
+        answer = questions.newest_answer(BuyAnswer, run.prices.mark)
     slip = _slip_in(answer) if answer else ""
     if answer is None or slip:
         hours = batch.advanced.approve_within_hours
         _say(news, run, f"To be approved before it buys: {plan.headline}", hours)
         told = f"**{slip}**\n\n" if slip else ""
-        questions.ask(mark, _with_templates(templates_of(plan)), told + purchase_told(plan, hours), hours)
+        form = _with_templates(templates_of(plan))
+        questions.ask(mark, form, told + purchase_told(plan, hours), hours, under=run.prices.mark)
     if answer.answer is Answer.REJECT:
         questions.forget(mark)  # who retries a rejected run wants to be asked again
         return Approval(plan, refused=f"It was rejected, and nothing was bought. {plan.headline}.")

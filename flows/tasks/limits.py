@@ -67,7 +67,10 @@ def check_limit(named: str, generator: ImageGenerator) -> None:
 
 
 def find_limit(named: str, generator: ImageGenerator) -> str:
-    """The limit that a run keeps to: the one it names, else the provider's own; empty where the server has it not."""
+    """The limit that a run keeps to: the one it names, else the provider's own; empty where the server has it not.
+
+    A server that doesn't answer may have it: the run then waits until it is told.
+    """
     if not named and (generator.capabilities.free or OWN_SERVER.get()):
         return ""
     name = named or limit_name(generator.capabilities.provider)
@@ -75,8 +78,8 @@ def find_limit(named: str, generator: ImageGenerator) -> str:
         with get_client(sync_client=True) as client:
             return name if read_limit(client, name) else ""
     except UNREACHABLE as error:  # between two shards, say: a run doesn't end because the server is away for a while
-        get_run_logger().warning("The server doesn't tell whether it has the limit %s: %s", name, error)
-        return named
+        get_run_logger().warning("The server doesn't tell yet whether it has the limit %s: %r", name, error)
+        return name
 
 
 @contextmanager

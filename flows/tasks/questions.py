@@ -46,9 +46,9 @@ class Questions:
         """What was answered to the question about this very thing; None where that was not asked, or not answered."""
         return self._first_answer((key for key in reversed(self.keys) if _mark(key) == mark), form)
 
-    def newest_answer(self, form: type[Form]) -> Form | None:
-        """What was answered last, whatever the question was about."""
-        return self._first_answer(reversed(self.keys), form)
+    def newest_answer(self, form: type[Form], under: str) -> Form | None:
+        """What was answered last, whatever the question was about, of those that were asked under the same terms."""
+        return self._first_answer((key for key in reversed(self.keys) if _terms(key) == under), form)
 
     def forget(self, mark: str) -> None:
         """Forget the answers to this question: should the run be begun once more, it asks again."""
@@ -56,10 +56,13 @@ class Questions:
             if _mark(key) == mark and read_flow_run_input(_keyset(key)["response"], self.flow_run):
                 delete_flow_run_input(_keyset(key)["response"], self.flow_run)
 
-    def ask(self, mark: str, form: type[RunInput], told: str, hours: int) -> NoReturn:
-        """Suspend this flow run until somebody has filled in the form; `told` is the question, as Markdown."""
+    def ask(self, mark: str, form: type[RunInput], told: str, hours: int, under: str = "") -> NoReturn:
+        """Suspend this flow run until somebody has filled in the form; `told` is the question, as Markdown.
+
+        `under` marks its terms: what else an answer holds under, such as the prices.
+        """
         number = _number(self.keys[-1]) + 1 if self.keys else 1
-        key = f"{self.kind}-{mark}" if number == 1 else f"{self.kind}-{mark}-{number}"
+        key = f"{self.kind}-{mark}-{number}" + (f"-{under}" if under else "")
         suspend_flow_run(form.with_initial_data(description=told), timeout=hours * HOUR_S, key=key)
         raise RuntimeError(f"The question {key} was answered while it was asked. Retry the flow run.")
 
@@ -81,8 +84,11 @@ def _mark(key: str) -> str:
 
 def _number(key: str) -> int:
     """The place of a question among those of its kind."""
-    _, _, number = f"{key}-".split("-")[:3]
-    return int(number or 1)
+    return int(key.split("-")[2])
+
+
+def _terms(key: str) -> str:
+    return "".join(key.split("-")[3:])
 
 
 def _nobody() -> NotStarted:

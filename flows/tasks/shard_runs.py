@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from uuid import UUID
 
@@ -17,10 +18,10 @@ from prefect.states import Cancelling, Crashed
 
 from flows.batch.jobs import Job
 from flows.batch.problems import LedgerUnavailable
-from flows.batch.progress import rest_s
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.shards import Shard, ShardState, cut
+from flows.batch.shards_progress import RowsOfShards
 from flows.tasks.stopping import SUSPENDED, UNREACHABLE
 
 ENDED_EARLY = "EndedEarly"
@@ -29,7 +30,7 @@ FOLLOW_EVERY_S = 2.0
 TICK_S = 0.25
 STARTS = 4  # a shard's flow runs: the first, and three more where it died
 NO_WORKER_S = 60.0
-COUNT_EVERY_S = 5.0
+STARTING_S = 900.0  # from a worker's taking it to its first step; an image of some gigabytes is pulled in less
 PATIENCE = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -78,7 +79,7 @@ class ShardRuns:
             if mine:
                 told = "%d rows to be had, in %d shards of %s, %d at a time"
                 self._log.info(told, len(mine), len(self._waiting), self._deployment, self._at_once)
-            counted = _Counted(self._run)
+            counted = RowsOfShards(self._run)
             try:
                 self._follow(client, counted)
             except LedgerUnavailable as error:
@@ -111,10 +112,11 @@ class ShardRuns:
             self._run.ledger.shards.end(self._run.id, number, ShardState.DROPPED)
         self._run.ledger.shards.forget_jobs(self._run.id)
 
-    def _follow(self, client: SyncPrefectClient, counted: "_Counted") -> None:
+    def _follow(self, client: SyncPrefectClient, counted: RowsOfShards) -> None:
         cancelled = False
         while self._live or (self._waiting and self._run.slots.stopped is None):
-            self._start(client)
+            if not self._run.slots.paused:
+                self._start(client)
             try:
                 self._look(client)
                 counted.update()
@@ -198,7 +200,7 @@ class ShardRuns:
             if over or is_gone:
                 self._over(shard)
         elif is_gone:
-            self._declare_dead(client, shard)
+            self._declare_dead(client, shard, "Its process died.")
         elif state is not None and state.is_cancelled():
             self._off(shard, f"Shard {shard.number} was cancelled. Retry, or the same command, goes on from here.")
         elif state is not None and state.name in {ENDED_EARLY, NOT_STARTED}:
@@ -206,6 +208,8 @@ class ShardRuns:
             self._run.slots.stop(ShardStopped(state.message or "A shard ended early."))
         elif over:
             self._again(shard, (state.message if state else "") or "no reason was given")
+        elif state is not None and state.is_pending() and _age_s(state) > STARTING_S:
+            self._declare_dead(client, shard, f"A worker took it, and it had not begun {STARTING_S:.0f} s later.")
 
     def _over(self, shard: Shard) -> None:
         """A shard that has written down its end."""
@@ -218,9 +222,8 @@ class ShardRuns:
             self._run.delivery_stopped = self._run.delivery_stopped or shard.reason
             self._log.info("Shard %d has ended; %d to go", shard.number, len(self._live) + len(self._waiting))
 
-    def _declare_dead(self, client: SyncPrefectClient, shard: Shard) -> None:
-        """Its process is gone and nobody has told the server."""
-        told = "Its process died."
+    def _declare_dead(self, client: SyncPrefectClient, shard: Shard, told: str) -> None:
+        """Its process or its worker is gone and nobody has told the server."""
         client.set_flow_run_state(self._live[shard.number].flow_run, Crashed(message=told), force=True)
         self._again(shard, told)
 
@@ -258,30 +261,6 @@ class ShardRuns:
             )
 
 
-class _Counted:
-    """How far all shards are, counted in the ledger now and then: it takes the longer the more rows there are."""
-
-    def __init__(self, run: BatchRun) -> None:
-        self._run = run
-        self._before = (run.ended, run.failed)
-        self._at_first = self._count()
-        self._next_at = 0.0
-
-    def update(self) -> None:
-        """Tell the run, if it is time."""
-        began = time.monotonic()
-        if began < self._next_at:
-            return
-        ended, failed = (now - before for now, before in zip(self._count(), self._at_first, strict=True))
-        self._run.ended, self._run.failed = self._before[0] + max(ended, 0), self._before[1] + max(failed, 0)
-        self._next_at = time.monotonic() + rest_s(time.monotonic() - began, COUNT_EVERY_S)
-
-    def _count(self) -> tuple[int, int]:
-        counts = self._run.ledger.rows.counts(self._run.output.name, self._run.id)
-        failed = sum(count for status, count in counts.items() if status.is_failure)
-        return sum(count for status, count in counts.items() if status.has_image) + failed, failed
-
-
 _DEPLOY = "Deploy again (`prefect deploy --all`), then run the same command again: it goes on from here."
 _MEND = "Its flow runs' logs tell more; the same command goes on from here."
 
@@ -294,6 +273,10 @@ def _refused(error: Exception) -> str:
     if isinstance(error, ObjectNotFound):
         return "it has no such deployment"
     return "" if isinstance(error, HTTPError) else str(error) or type(error).__name__
+
+
+def _age_s(state: State) -> float:
+    return (datetime.now(UTC) - state.timestamp).total_seconds()
 
 
 def _key(run: str, number: int, tries: int) -> str:

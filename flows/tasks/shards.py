@@ -22,7 +22,7 @@ from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Approve
-from flows.batch.shard_run import end_shard, images_of
+from flows.batch.shard_run import end_shard, has_shards, images_of
 from flows.batch.shards import cut
 from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.generate import generate_images_of
@@ -37,11 +37,11 @@ def generate_in_shards(
 ) -> None:
     """Have the images of these jobs, in shards where there are many. Each row's outcome is in the ledger."""
     rows, deployment = batch.advanced.shard_rows, batch.advanced.shard_deployment
-    if not rows or len(jobs) <= rows:
+    if rows and deployment and (len(jobs) > rows or has_shards(run)):
+        ShardRuns(run, settings_of_shard(batch, run), deployment, batch.advanced.shards_at_once).have(jobs, rows)
+    elif not rows or len(jobs) <= rows:
         generate_images_of(run, generator, jobs, hand_on)
         until_heard(run)
-    elif deployment:
-        ShardRuns(run, settings_of_shard(batch, run), deployment, batch.advanced.shards_at_once).have(jobs, rows)
     else:
         _one_after_the_other(run, generator, jobs, rows, hand_on)
         until_heard(run)

@@ -42,8 +42,8 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 @contextmanager
-def stoppable(slots: Slots, flow_run: UUID | None) -> Iterator[None]:
-    """End the run of the body in good order when somebody asks for it.
+def stoppable(slots: Slots, flow_run: UUID | None, part_of: UUID | None = None) -> Iterator[None]:
+    """End the run of the body in good order when somebody asks for it. A part is paused with the whole, too.
 
     No call starts any more, and those in flight have 20 s to come home; a second Ctrl-C waits for nothing.
     """
@@ -51,7 +51,7 @@ def stoppable(slots: Slots, flow_run: UUID | None) -> Iterator[None]:
     done = threading.Event()
     threads = [threading.Thread(target=_obey, args=(asked, slots), name="stop", daemon=True)]
     if flow_run is not None:
-        ask_server = (copy_context().run, (_watch, flow_run, slots, asked, done))
+        ask_server = (copy_context().run, (_watch, flow_run, part_of, slots, asked, done))
         threads.append(threading.Thread(target=ask_server[0], args=ask_server[1], name="server-watch", daemon=True))
     for thread in threads:
         thread.start()
@@ -83,6 +83,10 @@ def is_cancelled(state: State[Any] | None) -> bool:
 def is_suspended(state: State[Any] | None) -> bool:
     """Whether somebody has suspended the run: its process is to go away, and resuming begins it anew."""
     return state is not None and state.is_paused() and bool(state.state_details.pause_reschedule)
+
+
+def _is_paused(state: State[Any] | None) -> bool:
+    return state is not None and state.is_paused() and not is_suspended(state)
 
 
 def _state(client: SyncPrefectClient, flow_run: UUID) -> State[Any] | None:
@@ -129,7 +133,7 @@ def _obey(asked: SimpleQueue[str], slots: Slots) -> None:
             sys.stderr.flush()
 
 
-def _watch(flow_run: UUID, slots: Slots, asked: SimpleQueue[str], done: threading.Event) -> None:
+def _watch(flow_run: UUID, part_of: UUID | None, slots: Slots, asked: SimpleQueue[str], done: threading.Event) -> None:
     """Ask the server now and then: nobody tells a run that no worker has started, nor one that is paused."""
     log = get_run_logger()
     paused = False
@@ -137,7 +141,8 @@ def _watch(flow_run: UUID, slots: Slots, asked: SimpleQueue[str], done: threadin
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
         while not done.wait(ASK_EVERY_S):
             state = _state(client, flow_run)
-            if state is None:
+            whole = _state(client, part_of) if part_of else state
+            if state is None or (paused and whole is None):
                 if paused:  # it stays so until the server says otherwise
                     slots.pause(PAUSED_S)
                 continue
@@ -148,7 +153,7 @@ def _watch(flow_run: UUID, slots: Slots, asked: SimpleQueue[str], done: threadin
                 log.info("Suspended: no further call starts, those in flight come home, and then it leaves.")
                 slots.stop(RunStopped(SUSPENDED))
                 return
-            if state.is_paused():
+            if is_paused := _is_paused(state) or _is_paused(whole):
                 slots.pause(PAUSED_S)  # again and again, so that it ends by itself
                 if not paused:
                     log.info("Paused: no call starts until it is resumed; those in flight come home.")
@@ -157,4 +162,4 @@ def _watch(flow_run: UUID, slots: Slots, asked: SimpleQueue[str], done: threadin
                 return
             elif paused:
                 log.info("Resumed: it goes on.")
-            paused = state.is_paused()
+            paused = is_paused

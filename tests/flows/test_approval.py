@@ -21,6 +21,7 @@ from recorded import Recorded
 from seaweed import Seaweed
 
 from flows.batch.ledger import Ledger
+from flows.batch.prices import BUILT_IN
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Advanced, Approve
 from flows.generate_images import generate_images
@@ -132,6 +133,28 @@ def test_an_approval_holds_for_the_plan_that_it_was_given_to(
     assert "2 images to buy" in question(deployed, run)[0]
     assert anycap_server.calls.total() == 0
     assert deployed.answer(run, answer="approve").message == "2 of 2"
+
+
+def test_an_approval_holds_for_the_prices_that_were_told(
+    tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer
+) -> None:
+    """A run that ended half way and is retried asks again for what is left only where the price book is another."""
+    write_csv(tmp_path / "dear.csv", ["a", "b", "c"])
+    run = deployed.start(csv="dear.csv", generator="anycap", approve="before-buying", concurrency=1)
+    deployed.work(run)
+    anycap_server.credit = 1
+    assert deployed.answer(run, answer="approve").name == "EndedEarly"
+    anycap_server.credit = 1
+    assert deployed.retry(run).name == "EndedEarly"
+    assert anycap_server.charges.total() == 2
+    book = BUILT_IN.read_text("utf-8").replace("nano-banana-2,*,0.005", "nano-banana-2,*,0.05")
+    (tmp_path / "prices.csv").write_text(book, encoding="utf-8")
+    deployed.variables["ROWSHOT_PRICES"] = str(tmp_path / "prices.csv")
+    anycap_server.credit = None
+    assert deployed.retry(run).name == "Suspended"
+    assert "1 image to buy from dear.csv, for about $0.05" in question(deployed, run)[0]
+    assert deployed.answer(run, answer="approve").message == "3 of 3"
+    assert anycap_server.charges.total() == 3
 
 
 def test_images_are_published_once_somebody_has_looked(

@@ -16,12 +16,15 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.logging import disable_run_logger
 from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from recorded import Recorded
+from seaweed import free_ports
 
+from blocks import AnyCap
 from flows.batch.slots import RunStopped, Slots
 from flows.tasks.leases import LEASE_S, RENEW_S, Leases
 from flows.tasks.limit_setup import set_up_limits
-from flows.tasks.limits import DEMAND, leased, read_limit
+from flows.tasks.limits import DEMAND, find_limit, leased, read_limit
 from flows.tasks.starts import PER_MINUTE, burst_and_decay
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -157,6 +160,13 @@ def test_a_limit_that_is_named_and_not_there_stops_the_run(tmp_path: Path, anyca
     assert "no global concurrency limit 'nobody-made-it'" in told.stderr
     assert "prefect gcl create" in told.stderr
     assert anycap_server.calls.total() == 0
+
+
+def test_a_server_that_does_not_answer_may_have_the_limit() -> None:
+    """A run then waits for slots until it is told, and does not call as if there were no limit."""
+    away = {PREFECT_API_URL: f"http://127.0.0.1:{free_ports(1)[0]}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(away), disable_run_logger():
+        assert find_limit("", AnyCap()) == "rowshot-anycap"
 
 
 def test_a_tag_limit_tags_the_task_runs_of_rows(tmp_path: Path, recorded: Recorded) -> None:

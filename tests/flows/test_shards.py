@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from anycap_server import AnyCapServer
@@ -29,11 +29,9 @@ from flows.batch.ledger_tables import owners, shards
 from flows.batch.plan import Left
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Advanced
-from flows.batch.shards import ShardState
 from flows.batch.uploads import Shelf
 from flows.generate_images import generate_images
 from flows.tasks.handing_on import handing_on
-from flows.tasks.shard_runs import ShardRuns
 
 REPO = Path(__file__).parents[2]
 POOL = "shards"
@@ -258,34 +256,6 @@ def test_shards_that_nobody_could_buy_are_refused_before_anything_is_bought(tmp_
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_start_that_the_server_refuses_ends_the_run_with_words(tmp_path: Path) -> None:
-    """What a deployment's form does not take, or one that is gone, is not asked for again: the run says what to do."""
-    small = SmallBatch(tmp_path)
-    small.products("A", "B", "C")
-    jobs, batch = small.jobs(), small.settings()
-    name = f"refusing-{uuid4().hex[:8]}"
-    form = {"type": "object", "properties": {"shard": {"type": "string"}}, "required": ["shard"]}
-
-    @flow(name=name)
-    def refused(deployment: str) -> str:
-        run = small.open(batch)
-        run.begin("anycap")
-        ShardRuns(run, batch, deployment, 2).have(jobs, 1)
-        assert {shard.state for shard in run.ledger.shards.of_run(run.id)} == {ShardState.DROPPED}
-        return str(run.slots.stopped)
-
-    with get_client(sync_client=True) as client:
-        client.create_deployment(
-            client.create_flow(refused), "strict", parameter_openapi_schema=form, enforce_parameter_schema=True
-        )
-    for deployment, why in ((f"{name}/strict", "is not of type 'string'"), (f"{name}/gone", "no such deployment")):
-        told = refused(deployment)
-        assert f"refuses to start shard 1 on {deployment}" in told
-        assert why in told
-        assert "prefect deploy --all" in told
-
-
-@pytest.mark.usefixtures("prefect_server")
 def test_why_a_shard_could_not_hand_on_stays_the_run_s_own_word(tmp_path: Path) -> None:
     """A run that has nothing of its own to hand on does not forget what stopped its shards' deliveries."""
     small = SmallBatch(tmp_path)
@@ -299,31 +269,3 @@ def test_why_a_shard_could_not_hand_on_stays_the_run_s_own_word(tmp_path: Path) 
 
     handing()
     assert run.delivery_stopped == "The store's key is refused."
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_a_shard_that_dies_after_its_end_is_not_waited_for(tmp_path: Path) -> None:
-    """Its end is in the ledger; that nobody told the server any more does not hold up the run for ever."""
-    small = SmallBatch(tmp_path)
-    small.products("A", "B")
-    jobs, batch = small.jobs(), small.settings()
-    run = small.open(batch)
-    run.begin("anycap")
-
-    def end() -> None:
-        until(lambda: [shard.tries for shard in run.ledger.shards.of_run(run.id)] == [1, 1], PATIENCE_S)
-        for number in (1, 2):
-            run.ledger.shards.end(run.id, number, ShardState.ENDED)
-
-    @flow(name=f"silent-{uuid4().hex[:8]}")
-    def silent(deployment: str) -> None:
-        ShardRuns(run, batch, deployment, 2).have(jobs, 1)
-
-    with get_client(sync_client=True) as client:
-        client.create_deployment(client.create_flow(silent), "nobody")
-    threading.Thread(target=end, daemon=True).start()
-    late = threading.Timer(PATIENCE_S, run.slots.interrupt, ("it waits for ever", 0.0))
-    late.start()
-    silent(f"{silent.name}/nobody")
-    late.cancel()
-    assert run.slots.stopped is None
