@@ -60,10 +60,10 @@ def generate_images(batch: BatchSettings) -> State[Any]:
     keep_csv(run)
     check_schedule(batch, generator)
     check_changed(batch, plan)
-    check_shards(batch, generator, plan)
+    check_shards(batch, run, generator, plan)
     if plan.to_buy:
         check_generator(generator)
-        check_limit(batch.advanced.global_limit, generator)
+        run.limit = check_limit(batch.advanced.global_limit, generator)
     check_doors(run)
     approval = approved(batch, plan, run, generator, news)
     if approval.refused:

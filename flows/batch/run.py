@@ -37,7 +37,8 @@ class BatchRun:
     `ended` and `failed` are how many of its rows have ended so far, and how many of those failed.
 
     `csv` is its spreadsheet where that was fetched; `shelf` and `site` are the store and the CMS that it
-    hands images on to, where it was asked to.
+    hands images on to, where it was asked to. `limit` is the provider's limit on the server, empty where that has none;
+    None where nobody has looked yet.
     """
 
     id: str
@@ -56,6 +57,7 @@ class BatchRun:
     last_report: Report | None = None
     ended: int = 0
     failed: int = 0
+    limit: str | None = None
     under_way: ExitStack = field(default_factory=ExitStack)
     dearest: Dearest = field(default_factory=Dearest)
 

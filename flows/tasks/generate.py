@@ -23,7 +23,7 @@ from flows.batch.purchase import Purchase
 from flows.batch.run import BatchRun
 from flows.batch.slots import RunStopped, Slots
 from flows.tasks.handing_on import HandOn, kept_only
-from flows.tasks.limits import find_limit, leased
+from flows.tasks.limits import leased, limit_of
 from flows.tasks.stopping import GRACE_S, SUSPENDED
 from flows.tasks.story import tell_no_rows
 
@@ -72,7 +72,7 @@ def generate_images_of(
     from the others. Calls are made in slots of the provider's limit, where the server has one; with `lease` off
     whoever calls this has leased them.
     """
-    limit = find_limit(run.request.global_limit, generator) if lease else ""
+    limit = limit_of(run, generator) if lease else ""
     tag = run.request.tag_limit
     of_row = generate_image.with_options(tags=[tag]) if tag else generate_image
     usd_per_credit = getattr(generator, "usd_per_credit", Decimal(0))

@@ -5,6 +5,7 @@ server has not read by then is lost: such rows stay Running on its pages for goo
 """
 
 import time
+from datetime import UTC, datetime
 from math import inf
 from uuid import UUID
 
@@ -35,7 +36,7 @@ def until_heard(run: BatchRun) -> None:
     try:
         with get_client(sync_client=True) as client:
             while time.monotonic() < min(since + STANDS_STILL_S, deadline):
-                before, heard = heard, _ended(client, context.flow_run.id)
+                before, heard = heard, _ended(client, context.flow_run.id, run.started_at)
                 if heard >= run.ended:
                     return
                 if heard > before:
@@ -51,6 +52,9 @@ def until_heard(run: BatchRun) -> None:
     )
 
 
-def _ended(client: SyncPrefectClient, flow_run: UUID) -> int:
-    asked = {"flow_runs": {"id": {"any_": [str(flow_run)]}}, "task_runs": {"state": {"type": {"any_": OVER}}}}
+def _ended(client: SyncPrefectClient, flow_run: UUID, since: float) -> int:
+    """Only what began since then: a run that is retried has the task runs of its earlier tries, too."""
+    began = {"after_": datetime.fromtimestamp(since, UTC).isoformat()}
+    task_runs = {"state": {"type": {"any_": OVER}}, "start_time": began}
+    asked = {"flow_runs": {"id": {"any_": [str(flow_run)]}}, "task_runs": task_runs}
     return int(client.request("POST", "/task_runs/count", json=asked).json())

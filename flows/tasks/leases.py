@@ -85,10 +85,10 @@ class Leases:
             except HTTPStatusError as error:
                 if error.response.status_code not in GONE:
                     raise
-                self.held.remove(lease)
-                lost.append(lease)
                 if asked - lease.renewed < LEASE_S:  # it had not run out: a server that was restarted has forgotten it,
                     self._forgotten(lease, asked)  # and goes on counting its slots for ever
+                self.held.remove(lease)
+                lost.append(lease)
         return lost
 
     def _forgotten(self, lease: Lease, now: float) -> None:

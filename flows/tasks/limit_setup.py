@@ -6,7 +6,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 
 from flows.tasks.block_setup import CHANGED, MADE, SAME
-from flows.tasks.limits import limit_name, read_limit
+from flows.tasks.limit_share import read_limit
+from flows.tasks.limits import limit_name
 from flows.tasks.starts import PER_MINUTE, burst_and_decay
 
 AT_ONCE = 64

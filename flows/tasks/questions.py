@@ -19,6 +19,8 @@ from flows.tasks.ending import this_run
 
 Form = TypeVar("Form", bound=RunInput)
 HOUR_S = 3600
+_ASKED, _FORM = "suspended-", "-schema"  # how Prefect names what it keeps of a question
+_MOST_INPUTS = 200  # four or fewer a question; the server gives no more at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,12 @@ class Questions:
         if known is None:
             raise _nobody()
         with get_client(sync_client=True) as client:
-            found = client.read_flow_run(known)
-        if found.deployment_id is None:
-            raise _nobody()
-        keys = (found.empirical_policy.pause_keys or set()) if found.empirical_policy else set()
-        return cls(kind, known, tuple(sorted((key for key in keys if key.startswith(f"{kind}-")), key=_number)))
+            if client.read_flow_run(known).deployment_id is None:
+                raise _nobody()
+            # Not by its pause keys: the server forgets those when it is retried, and keeps what was asked and answered.
+            asked = client.filter_flow_run_input(known, f"{_ASKED}{kind}-", _MOST_INPUTS, set())
+        keys = {one.key.removeprefix(_ASKED).removesuffix(_FORM) for one in asked if one.key.endswith(_FORM)}
+        return cls(kind, known, tuple(sorted(keys, key=_number)))
 
     def answer(self, mark: str, form: type[Form]) -> Form | None:
         """What was answered to the question about this very thing; None where that was not asked, or not answered."""
@@ -75,7 +78,7 @@ class Questions:
 
 
 def _keyset(key: str) -> Keyset:
-    return keyset_from_base_key(f"suspended-{key}")
+    return keyset_from_base_key(f"{_ASKED}{key}")
 
 
 def _mark(key: str) -> str:

@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Crashed
 
 from flows.batch.jobs import Job
@@ -75,13 +76,14 @@ class ShardRuns:
             taken_up = self._take_up(client)
             mine = [job for job in jobs if job.key not in taken_up]
             self._waiting = self._run.ledger.shards.put(self._run.id, cut(mine, rows)) if mine else []
-            self._last = max([*self._waiting, *self._live])
+            self._last = max([*self._waiting, *self._live], default=0)
             if mine:
                 told = "%d rows to be had, in %d shards of %s, %d at a time"
                 self._log.info(told, len(mine), len(self._waiting), self._deployment, self._at_once)
             counted = RowsOfShards(self._run)
             try:
-                self._follow(client, counted)
+                with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # they would hold up its end by a minute
+                    self._follow(client, counted)
             except LedgerUnavailable as error:
                 self._run.slots.stop(error)
             else:
@@ -97,7 +99,7 @@ class ShardRuns:
             if shard.state not in {ShardState.WAITING, ShardState.UNDER_WAY}:
                 continue
             known = self._known(client, shard.number, shard.tries) if shard.tries else None
-            if known is None or known.state is None or known.state.is_final():
+            if known is None or known.state is None or known.state.is_final() or known.state.is_cancelling():
                 shards.end(self._run.id, shard.number, ShardState.DROPPED)  # what is left of it is cut anew
                 continue
             self._live[shard.number] = _Live(shard.number, shard.tries, known.id)
@@ -115,19 +117,20 @@ class ShardRuns:
     def _follow(self, client: SyncPrefectClient, counted: RowsOfShards) -> None:
         cancelled = False
         while self._live or (self._waiting and self._run.slots.stopped is None):
+            given_up = self._is_given_up
             if not self._run.slots.paused:
                 self._start(client)
             try:
                 self._look(client)
                 counted.update()
-                if self._is_given_up and not cancelled:
+                if given_up and not cancelled:
                     self._cancel(client)
                     cancelled = True
             except UNREACHABLE as error:
                 self._log.warning("The Prefect server doesn't answer (%s); its shards go on", type(error).__name__)
             if self._run.slots.left.is_set():
                 return
-            self._pause(until_interrupted=not cancelled)
+            self._pause(until_interrupted=not given_up)
 
     @property
     def _is_given_up(self) -> bool:
@@ -181,6 +184,7 @@ class ShardRuns:
     def _look(self, client: SyncPrefectClient) -> None:
         """See how the shards stand, and act on each that is over."""
         if not self._live:
+            self._lonely_since = time.monotonic()
             return
         ids = FlowRunFilterId(any_=[live.flow_run for live in self._live.values()])
         told: Mapping[UUID, State | None] = {
@@ -202,13 +206,14 @@ class ShardRuns:
         elif is_gone:
             self._declare_dead(client, shard, "Its process died.")
         elif state is not None and state.is_cancelled():
+            self._run.ledger.shards.end(self._run.id, shard.number, ShardState.DROPPED)
             self._off(shard, f"Shard {shard.number} was cancelled. Retry, or the same command, goes on from here.")
         elif state is not None and state.name in {ENDED_EARLY, NOT_STARTED}:
             self._off(shard)
             self._run.slots.stop(ShardStopped(state.message or "A shard ended early."))
         elif over:
             self._again(shard, (state.message if state else "") or "no reason was given")
-        elif state is not None and state.is_pending() and _age_s(state) > STARTING_S:
+        elif shard.state is ShardState.WAITING and state is not None and _is_stuck(state):
             self._declare_dead(client, shard, f"A worker took it, and it had not begun {STARTING_S:.0f} s later.")
 
     def _over(self, shard: Shard) -> None:
@@ -236,6 +241,8 @@ class ShardRuns:
         elif self._run.slots.stopped is None:
             self._log.warning("Shard %d broke off and is started again: %s", shard.number, why)
             self._waiting.insert(0, shard.number)
+        else:
+            self._run.ledger.shards.end(self._run.id, shard.number, ShardState.DROPPED, why)
 
     def _off(self, shard: Shard, why: str = "") -> None:
         del self._live[shard.number]
@@ -249,12 +256,13 @@ class ShardRuns:
 
     def _mind_workers(self, shards: Sequence[Shard]) -> None:
         """Say so where nobody takes the shards: without a worker the run would wait for ever, and not tell why."""
+        now = time.monotonic()
         if any(shard.state is not ShardState.WAITING for shard in shards):
-            self._was_told = True  # there is a worker, or was
-        if not self._was_told and time.monotonic() - self._lonely_since > NO_WORKER_S:
+            self._lonely_since, self._was_told = now, False
+        elif not self._was_told and now - self._lonely_since > NO_WORKER_S:
             self._was_told = True
             self._log.warning(
-                "No shard was begun in %.0f s: is a worker polling the work pool of %s, with room for more than "
+                "No shard is under way since %.0f s: is a worker polling the work pool of %s, with room for more than "
                 "this run? (prefect worker start --pool NAME)",
                 NO_WORKER_S,
                 self._deployment,
@@ -275,8 +283,10 @@ def _refused(error: Exception) -> str:
     return "" if isinstance(error, HTTPError) else str(error) or type(error).__name__
 
 
-def _age_s(state: State) -> float:
-    return (datetime.now(UTC) - state.timestamp).total_seconds()
+def _is_stuck(state: State) -> bool:
+    """Whether a worker has taken it for long: longer than a flow run needs to begin."""
+    age_s = (datetime.now(UTC) - state.timestamp).total_seconds()
+    return (state.is_pending() or state.is_running()) and age_s > STARTING_S
 
 
 def _key(run: str, number: int, tries: int) -> str:

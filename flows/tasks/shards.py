@@ -28,7 +28,7 @@ from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.generate import generate_images_of
 from flows.tasks.handing_on import HandOn
 from flows.tasks.last_words import until_heard
-from flows.tasks.limits import find_limit, leased, limit_name
+from flows.tasks.limits import find_limit, leased, limit_name, limit_of
 from flows.tasks.shard_runs import ENDED_EARLY, NOT_STARTED, ShardRuns
 
 
@@ -54,7 +54,7 @@ def _one_after_the_other(
     log = get_run_logger()
     log.info("%d rows to be had, in %d shards one after the other", len(jobs), len(shards))
     # One lease for all: between two shards the server may be away, and the slots be another run's.
-    with leased(run.slots, find_limit(run.request.global_limit, generator), len(jobs)):
+    with leased(run.slots, limit_of(run, generator), len(jobs)):
         for number, shard in enumerate(shards, start=1):
             if run.slots.stopped is not None:
                 break
@@ -62,10 +62,10 @@ def _one_after_the_other(
             log.info("Shard %d of %d has ended", number, len(shards))
 
 
-def check_shards(batch: BatchSettings, generator: ImageGenerator, plan: Plan) -> None:
+def check_shards(batch: BatchSettings, run: BatchRun, generator: ImageGenerator, plan: Plan) -> None:
     """Raise NotStarted where shards are to be flow runs of a deployment, and can't be."""
     rows, name = batch.advanced.shard_rows, batch.advanced.shard_deployment
-    if not name or not rows or len(plan.todo) <= rows:
+    if not name or not rows or (len(plan.todo) <= rows and not has_shards(run)):
         return
     here = "or leave the deployment for shards empty: they then run one after the other, here"
     if OWN_SERVER.get():
@@ -88,7 +88,13 @@ def settings_of_shard(batch: BatchSettings, run: BatchRun) -> BatchSettings:
     url = ledger_url(batch.advanced.ledger)
     ledger = url if url.startswith("sqlite") else batch.advanced.ledger  # an address with a password is not passed on
     prices = batch.money.prices
-    money = batch.money.model_copy(update={"prices": str(Path(prices).expanduser().absolute()) if prices else ""})
+    cap_usd = run.request.caps.run_usd  # a person who approved may have lowered it
+    money = batch.money.model_copy(
+        update={
+            "prices": str(Path(prices).expanduser().absolute()) if prices else "",
+            "max_cost_usd": "" if cap_usd is None else f"{cap_usd:f}",
+        }
+    )
     delivery = batch.delivery.model_copy(
         update={"notify": "", "cms": batch.delivery.cms if run.site and not run.request.holds_back else ""}
     )

@@ -16,7 +16,7 @@ import httpx
 from prefect import Flow, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import PrefectException, TerminationSignal
+from prefect.exceptions import ObjectNotFound, PrefectException, TerminationSignal
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled
 
@@ -92,6 +92,8 @@ def _is_paused(state: State[Any] | None) -> bool:
 def _state(client: SyncPrefectClient, flow_run: UUID) -> State[Any] | None:
     try:
         return client.read_flow_run(flow_run).state
+    except ObjectNotFound:
+        return Cancelled(message="It was deleted.")
     except UNREACHABLE:
         return None
 
@@ -142,13 +144,13 @@ def _watch(flow_run: UUID, part_of: UUID | None, slots: Slots, asked: SimpleQueu
         while not done.wait(ASK_EVERY_S):
             state = _state(client, flow_run)
             whole = _state(client, part_of) if part_of else state
+            if is_cancelled(state):
+                asked.put(_CANCELLED)
+                return
             if state is None or (paused and whole is None):
                 if paused:  # it stays so until the server says otherwise
                     slots.pause(PAUSED_S)
                 continue
-            if is_cancelled(state):
-                asked.put(_CANCELLED)
-                return
             if is_suspended(state):
                 log.info("Suspended: no further call starts, those in flight come home, and then it leaves.")
                 slots.stop(RunStopped(SUSPENDED))
@@ -157,7 +159,7 @@ def _watch(flow_run: UUID, part_of: UUID | None, slots: Slots, asked: SimpleQueu
                 slots.pause(PAUSED_S)  # again and again, so that it ends by itself
                 if not paused:
                     log.info("Paused: no call starts until it is resumed; those in flight come home.")
-            elif paused and state.is_final():
+            elif paused and (state.is_final() or is_cancelled(whole) or (whole is not None and whole.is_final())):
                 asked.put(_PAUSED_TOO_LONG)
                 return
             elif paused:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from command import environment
 from prefect.client.orchestration import get_client
+from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
@@ -51,7 +52,8 @@ class Deployed:
     def retry(self, run: UUID) -> State[Any]:
         """Begin a run that has ended once more, as the UI does it; gives its state after that."""
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run, AwaitingRetry(), force=True)
+            answer: OrchestrationResult[Any] = client.set_flow_run_state(run, AwaitingRetry())
+            assert str(answer.status) == "SetStateStatus.ACCEPT", answer
         return self.work(run)
 
     def state(self, run: UUID) -> State[Any]:

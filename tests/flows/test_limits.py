@@ -24,7 +24,8 @@ from blocks import AnyCap
 from flows.batch.slots import RunStopped, Slots
 from flows.tasks.leases import LEASE_S, RENEW_S, Leases
 from flows.tasks.limit_setup import set_up_limits
-from flows.tasks.limits import DEMAND, find_limit, leased, read_limit
+from flows.tasks.limit_share import DEMAND, read_limit
+from flows.tasks.limits import find_limit, leased
 from flows.tasks.starts import PER_MINUTE, burst_and_decay
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
