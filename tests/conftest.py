@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="rowshot-tests-"))
-SERVER_READY_S = 120
+SERVER_READY_S = 300
 
 for name in [name for name in os.environ if name.startswith(("PREFECT_", "ROWSHOT_", "ANYCAP_"))]:
     if not name.startswith(("ROWSHOT_CRASH_", "ROWSHOT_PICTURES")):  # what whoever tests asks for

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import requests
 
 READY_S = 120.0
-STOP_S = 10.0
+STOP_S = 30.0
 READY_POLL_S = 0.1
 
 # Whether what runs now uses a server of the command's own, which has no pages and ends with the command.
@@ -59,7 +59,7 @@ class EmbeddedServer:
                 if requests.get(f"{self.url}/health", timeout=5).ok:
                     self._used = True
                     return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(READY_POLL_S)
         raise ServerNotStarted(
             "Rowshot's own Prefect server did not come up. Start one with `prefect server start` and set "

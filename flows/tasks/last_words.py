@@ -47,7 +47,7 @@ def until_heard(run: BatchRun) -> None:
         return
     get_run_logger().warning(
         "The server shows how %d of %d rows ended and is too slow to be waited for; the ledger has all of them",
-        heard,
+        max(heard, 0),
         run.ended,
     )
 

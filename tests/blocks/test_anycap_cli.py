@@ -265,10 +265,10 @@ def test_a_call_that_hangs_is_ended_and_its_outcome_is_unknown(
 ) -> None:
     """A time-out ends the child, and the row may have been charged."""
     noted: list[ChildProcess] = []
-    anycap.timeout_s = 0.5
+    anycap.timeout_s = 3.0
     begun = time.monotonic()
     error = error_of(anycap, a_request(tmp_path / "a", "#hang", on_child=noted.append))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert isinstance(error, OutcomeUnknown)
     assert (error.code, error.request_id[:4]) == ("time_out", "trc_")
     assert not psutil.pid_exists(noted[0].pid)
@@ -467,14 +467,15 @@ def test_a_folder_is_used_for_one_call_only(anycap: AnyCap, server: AnyCapServer
 def test_a_call_is_left_running_when_its_caller_must_go(anycap: AnyCap, server: AnyCapServer, tmp_path: Path) -> None:
     """Soon after it is told the caller is free; the child goes on, and its image is adopted later, bought once."""
     children: list[ChildProcess] = []
-    request = a_request(tmp_path / "a", "#slow", on_child=children.append)
+    request = a_request(tmp_path / "a", "#hang", on_child=children.append)
     told = threading.Timer(0.2, request.left.set)
     told.start()
     begun = time.monotonic()
     with pytest.raises(LeftRunning, match="costs nothing more"):
         anycap.generate(request)
-    assert time.monotonic() - begun < 1.4
+    assert time.monotonic() - begun < 10
     with pytest.raises(LeftRunning):
         anycap.recover(request, children[0])
-    assert anycap.recover(a_request(tmp_path / "a", "#slow"), children[0]).path.is_file()
-    assert server.calls["#slow"] == 1
+    server.hurry.set()
+    assert anycap.recover(a_request(tmp_path / "a", "#hang"), children[0]).path.is_file()
+    assert server.calls["#hang"] == 1

@@ -25,6 +25,7 @@ ELSEWHERE = re.compile(r"^(?!data:|blob:|file:|(http|ws)://127\.0\.0\.1[:/])")
 WIDTH, HEIGHT = 1280, 900
 PATIENCE_S = 180
 GLANCE_MS = 4_000
+MOST_GLANCE_MS = 30_000
 COLORS = 128
 SETTLED_MS = 2_500
 
@@ -37,6 +38,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("Chromium is missing: apt-get install chromium fonts-nanum")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        expect.set_options(timeout=PATIENCE_S * 1000 / 3)
         yield browser
         browser.close()
 
@@ -44,7 +46,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def window(browser: Browser) -> Iterator[Page]:
     """An empty page of a person's browser, that reaches this machine alone."""
-    expect.set_options(timeout=PATIENCE_S * 1000 / 3)
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, timezone_id="Asia/Seoul")
 
     def refuse(route: Route) -> None:
@@ -66,12 +67,13 @@ def shown() -> Shown:
     """Waits until something is on the page, and reloads it meanwhile: the server's pages don't always notice."""
 
     def wait(page: Page, what: Locator) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline, glance_ms = time.monotonic() + PATIENCE_S, GLANCE_MS
         while time.monotonic() < deadline:
             try:
-                expect(what.first).to_be_visible(timeout=GLANCE_MS)
+                expect(what.first).to_be_visible(timeout=glance_ms)
             except AssertionError:
                 page.reload()
+                glance_ms = min(2 * glance_ms, MOST_GLANCE_MS)
             else:
                 return
         expect(what.first).to_be_visible(timeout=GLANCE_MS)

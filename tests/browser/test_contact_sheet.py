@@ -215,6 +215,7 @@ def test_money_marks_are_on_the_cards(page: Page) -> None:
 def test_a_prompt_unfolds_without_moving_the_others(page: Page) -> None:
     """A click shows the whole prompt over its own card, and no other card moves."""
     page.set_viewport_size({"width": 390, "height": 844})
+    scroll(page, 0)  # it waits until the sheet is drawn anew
     place = "card => [card.offsetLeft, card.offsetTop, card.offsetHeight]"
     before = page.locator(".card").nth(6).evaluate(place)
     prompt = page.locator(".prompt").nth(4)

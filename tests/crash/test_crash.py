@@ -29,7 +29,7 @@ MOMENTS = int(os.environ.get("ROWSHOT_CRASH_MOMENTS", "4"))
 # Where tests run side by side, each process must find the same ones: they share the name of their run.
 SEED = int(os.environ.get("ROWSHOT_CRASH_SEED") or zlib.crc32(RUN_OF_TESTS.encode()) % 10**6)
 RUN = ("run", "crash.csv", "--generator", "anycap", "--concurrency", str(IN_FLIGHT))
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,11 @@ def prefect_server_on(port: int, home: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/api"
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 def answers(port: int) -> bool:

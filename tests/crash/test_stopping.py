@@ -1,5 +1,6 @@
 """Runs that are ended from outside: calls in flight get their time, the rest is left to the next run."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from recorded import Recorded
 REPO = Path(__file__).parents[2]
 SKUS = [f"s{number}" for number in range(40)]
 SLOW = ("s0", "s1")
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 
 
 def until(reached: Callable[[], bool]) -> None:
@@ -59,7 +60,11 @@ def worker(folder: Path, **variables: str) -> Iterator[Callable[[Path], UUID]]:
         yield ask
     finally:
         child.terminate()
-        child.wait(timeout=60)
+        try:
+            child.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def cancel(run: UUID) -> None:
@@ -120,11 +125,11 @@ def test_a_run_that_is_told_to_end_keeps_what_comes_home_and_leaves_the_rest(
         commands["told"].send_signal(signal.SIGTERM)
         cancel(plain_run.id)
         cancel(worker_run)
-        time.sleep(5)
+        time.sleep(10)  # it takes no longer for it: the slow calls hold up the ends for 20 s
         calls = {way: server.counts()["calls"] for way, server in servers.items()}
         states = {run: ended(run).state for run in (worker_run, plain_run.id, told_run.id)}
         said = {way: command.communicate(timeout=PATIENCE_S)[0] for way, command in commands.items()}
-        assert time.monotonic() - begun < 28, said
+        assert time.monotonic() - begun < 60, said  # the slow calls would take 300 s
         assert {way: server.counts()["calls"] for way, server in servers.items()} == calls
         assert {str(state and state.type.value) for state in states.values()} == {"CANCELLED"}
         assert {command.returncode for command in commands.values()} == {3}, said
@@ -153,19 +158,23 @@ def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path, anycap_server: AnyCap
     """Calls in flight are left at once, the run is ended as after one Ctrl-C, and nothing is bought twice."""
     write_csv(tmp_path / "twice.csv", SKUS[:6])
     variables = anycap_variables(anycap_server, tmp_path)
-    anycap_server.delay_s = 9.0
+    anycap_server.delay_s = 300.0
     run = start_rowshot(tmp_path, "run", "twice.csv", "--generator", "anycap", **variables)
     until(lambda: anycap_server.counts()["calls"] == 4)
     run.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert run.poll() is None
+    assert run.stdout
+    said = ""
+    while "Stopping:" not in said:
+        assert run.poll() is None, said
+        said += os.read(run.stdout.fileno(), 65536).decode(errors="replace")
     run.send_signal(signal.SIGINT)
     begun = time.monotonic()
-    said, _ = run.communicate(timeout=PATIENCE_S)
+    said += run.communicate(timeout=PATIENCE_S)[0]
     assert run.returncode == 3, said
-    assert time.monotonic() - begun < 6
-    assert sum(row["status"] == "unknown" for row in by_sku(tmp_path / "output/manifest.csv").values()) == 4
+    assert time.monotonic() - begun < 15  # one Ctrl-C alone would take 20 s
+    assert "4  unknown" in rowshot_here(tmp_path, "status").stdout
     anycap_server.delay_s = 0.0
+    anycap_server.hurry.set()
     again = rowshot_here(tmp_path, "run", "twice.csv", "--generator", "anycap", **variables)
     assert again.returncode == 0, again
     assert set(anycap_server.calls.values()) == {1}

@@ -15,7 +15,7 @@ from command import anycap_variables, by_sku, rowshot_here, start_rowshot, write
 
 SKUS = [f"s{number}" for number in range(24)]
 RUN = ("run", "trouble.csv", "--generator", "anycap", "--concurrency", "4")
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -99,6 +99,7 @@ def test_a_program_that_vanishes_half_way_ends_the_run(place: Place) -> None:
 
 def test_an_image_that_can_not_be_kept_is_kept_for_the_next_run(place: Place) -> None:
     """A paid image that the output can't take stays in its call's folder, and the next run takes it from there."""
+    place.server.delay_s = 8.0
     run = place.start(calls=4)
     images = place.folder / "output" / "images"
     images.write_text("in the way")

@@ -11,7 +11,7 @@ from command import anycap_variables, by_sku, start_rowshot, write_csv
 
 SKUS = [f"s{number}" for number in range(60)]
 RUN = ("run", "both.csv", "--generator", "anycap", "--concurrency", "8")
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

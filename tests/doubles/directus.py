@@ -23,7 +23,7 @@ NODE = "22"  # one that Directus' own compiled parts are built for, where the sy
 ADMIN = "admin-token-0123456789abcdef"
 USER = "user-token-0123456789abcdef"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rowshot"
-READY_S = 120
+READY_S = 300
 _ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
 _INSTALL = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
 _LIMITED = {"RATE_LIMITER_ENABLED": "true", "RATE_LIMITER_POINTS": "5", "RATE_LIMITER_DURATION": "2"}
@@ -81,7 +81,7 @@ class Directus:
             try:
                 if requests.get(f"{self.url}/server/ping", timeout=5).text == "pong":
                     return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.1)
         self.stop()
         message = f"Directus did not come up: {(self.folder / 'directus.log').read_text(errors='replace')[-1000:]}"

@@ -22,7 +22,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 PAGE = 200
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 POLL_S = 0.3
 
 

@@ -188,13 +188,13 @@ def test_another_output_gets_its_images_for_nothing(tmp_path: Path) -> None:
 def test_two_runs_of_one_csv_at_once_share_the_work(tmp_path: Path, anycap_server: AnyCapServer) -> None:
     """A second run of the same file while the first goes on buys nothing twice, and both end with every image."""
     write_csv(tmp_path / "twice.csv", [f"t{number}" for number in range(12)])
-    anycap_server.delay_s = 0.5
+    anycap_server.delay_s = 2.0
     command = ("run", "twice.csv", "--generator", "anycap", "--concurrency", "2")
     variables = anycap_variables(anycap_server, tmp_path)
     first = start_rowshot(tmp_path, *command, **variables)
     until(lambda: anycap_server.counts()["calls"] > 0)
     second = rowshot_here(tmp_path, *command, **variables)
-    said, _ = first.communicate(timeout=120)
+    said, _ = first.communicate(timeout=300)
     for code, text in ((first.returncode, said), (second.returncode, second.stdout)):
         assert code == 0, text
         assert "12 of 12 rows have their image" in text

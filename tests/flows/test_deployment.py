@@ -78,8 +78,8 @@ def test_deploying_again_changes_nothing(clone: Path, prefect_server: str, recor
 
 
 def settled(deployment: DeploymentResponse) -> dict[str, Any]:
-    """All of a deployment but when it was last written."""
-    found = deployment.model_dump(exclude={"updated"})
+    """All of a deployment but when it was last written, and whether a worker polls for it now."""
+    found = deployment.model_dump(exclude={"updated", "status", "last_polled"})
     return found | {"schedules": [one | {"updated": None} for one in found["schedules"]]}
 
 

@@ -29,7 +29,7 @@ from seaweed import Seaweed, free_ports
 from served import copy_of_repo
 from slack_server import SlackServer
 
-PATIENCE_S = 150
+PATIENCE_S = 300
 # Run by tests of their own, which take the very line from its page, or set up what it says for every other test.
 ELSEWHERE = {
     "npm install -g @anycap": "tests/doubles/cli.py",

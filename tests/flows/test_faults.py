@@ -17,7 +17,7 @@ from recorded import Recorded
 from blocks import AnyCap
 
 FLOW_RUN = "generate-images / faults.csv"
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)

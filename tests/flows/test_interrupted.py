@@ -13,7 +13,7 @@ from command import anycap_variables, by_sku, rowshot_here, start_rowshot, until
 
 SKUS = [f"s{number}" for number in range(8)]
 RUN = ("run", "products.csv", "--generator", "anycap", "--concurrency", "2")
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -25,7 +25,9 @@ def test_ctrl_c_waits_for_what_is_paid_and_begins_no_more(tmp_path: Path, anycap
     write_csv(tmp_path / "products.csv", SKUS)
     anycap_server.delay_s = 2.0
     run = start_rowshot(tmp_path, *RUN, **variables)
-    until(lambda: anycap_server.counts()["calls"] == 4)
+    until(lambda: anycap_server.counts()["calls"] >= 2)
+    anycap_server.delay_s = 8.0  # of the next two
+    until(lambda: anycap_server.counts()["calls"] >= 4)
     run.send_signal(signal.SIGINT)
     said, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 3, said
@@ -54,7 +56,7 @@ def test_with_no_server_configured_a_run_has_its_own(tmp_path: Path, home: Path)
     write_csv(tmp_path / "own.csv", SKUS[:3])
     run = start_rowshot(tmp_path, "run", "own.csv", PREFECT_HOME=str(home))
     server = embedded_server_of(run.pid)
-    said, _ = run.communicate(timeout=120)
+    said, _ = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert "PREFECT_API_URL names yours" in said
     assert "3 of 3 rows have their image; 3 bought" in said
@@ -71,10 +73,10 @@ def test_a_kill_loses_nothing_that_was_paid_for_and_leaves_no_server(
     """
     variables = anycap_variables(anycap_server, tmp_path)
     write_csv(tmp_path / "products.csv", SKUS)
-    anycap_server.delay_s = 3.0
+    anycap_server.delay_s = 8.0
     run = start_rowshot(tmp_path, *RUN, PREFECT_HOME=str(home), **variables)
     server = embedded_server_of(run.pid)
-    until(lambda: anycap_server.counts()["calls"] == 2)
+    until(lambda: anycap_server.counts()["calls"] >= 2)
     time.sleep(0.5)
     family = psutil.Process(run.pid).children(recursive=True)
     assert len(family) == 3
@@ -83,7 +85,7 @@ def test_a_kill_loses_nothing_that_was_paid_for_and_leaves_no_server(
     status = rowshot_here(tmp_path, "status").stdout
     assert "2  unknown" in status
     assert "cut off" in status
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=90)
     assert alive == []
     assert not server.is_running()
 

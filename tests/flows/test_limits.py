@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -103,7 +103,7 @@ def rowshot_run(folder: Path, server: AnyCapServer, limit: str, rows: int) -> tu
     return arguments, anycap_variables(server, folder)
 
 
-@pytest.mark.parametrize("anycap_server", [{"delay_s": 2}], indirect=True)
+@pytest.mark.parametrize("anycap_server", [{"delay_s": 5}], indirect=True)
 def test_two_runs_share_a_limit_and_take_up_its_change(
     tmp_path: Path, anycap_server: AnyCapServer, client: SyncPrefectClient
 ) -> None:
@@ -117,13 +117,14 @@ def test_two_runs_share_a_limit_and_take_up_its_change(
         runs.append(start_rowshot(tmp_path / name, *arguments, **variables))
     made = anycap_server.calls
     until(lambda: all(sum(f"product {name}" in prompt for prompt in list(made)) >= 2 for name in ("one", "two")))
+    until(lambda: anycap_server.max_in_flight >= 4)
     assert anycap_server.max_in_flight == 4
     change(client, limit, 7)
-    until(lambda: anycap_server.max_in_flight == 7)
+    until(lambda: anycap_server.max_in_flight >= 7)
     for run in runs:
         run.terminate()
     anycap_server.hurry.set()
-    told = [run.communicate(timeout=120)[0] for run in runs]
+    told = [run.communicate(timeout=300)[0] for run in runs]
     assert [run.returncode for run in runs] == [3, 3], told
     assert anycap_server.max_in_flight == 7
     assert (active(client, limit), active(client, limit + DEMAND)) == (0, 0)
@@ -148,7 +149,7 @@ def test_the_slots_of_a_killed_run_come_back(
     for lease_id in asyncio.run(storage.read_active_lease_ids()):
         lease = asyncio.run(storage.read_lease(lease_id))
         if lease is not None and ours & set(lease.resource_ids):
-            assert (lease.expiration - lease.created_at).total_seconds() < LEASE_S + RENEW_S + 20
+            assert (lease.expiration - datetime.now(UTC)).total_seconds() <= LEASE_S
             asyncio.run(storage.renew_lease(lease_id, timedelta(0)))  # the minute is over
     until(lambda: (active(client, limit), active(client, limit + DEMAND)) == (0, 0))
 

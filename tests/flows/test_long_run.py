@@ -25,12 +25,14 @@ def test_a_run_of_many_rows_is_seen_and_recorded_and_not_bought_anew_by_a_slip(
     """
     write_csv(tmp_path / "many.csv", [f"m{number}" for number in range(ROWS)])
     variables = anycap_variables(anycap_server, tmp_path)
-    anycap_server.delay_s = 1.0
+    anycap_server.delay_s = 5.0
     begun = time.monotonic()
     run = start_rowshot(tmp_path, *RUN, **variables)
+    until(lambda: anycap_server.max_in_flight >= 8)
+    anycap_server.delay_s = 1.0
     until(lambda: anycap_server.counts()["calls"] > 20)
     under_way = rowshot_here(tmp_path, "status")
-    said, _ = run.communicate(timeout=120)
+    said, _ = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert time.monotonic() - begun > ROWS / 8  # so many rounds of a second, or more than 8 were in the making
     assert anycap_server.max_in_flight == 8

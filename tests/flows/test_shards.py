@@ -108,7 +108,9 @@ def test_a_shard_that_dies_is_started_again_and_buys_nothing_twice(
 
     def kill() -> None:
         until(lambda: bool(process_of_shard(ledger, 2)) and "product kil" in " ".join(provider.calls), PATIENCE_S)
-        os.kill(process_of_shard(ledger, 2), signal.SIGKILL)
+        pid = process_of_shard(ledger, 2)
+        assert pid, "the shard is over already"
+        os.kill(pid, signal.SIGKILL)
 
     provider.delay_s = 2.0
     killer = threading.Thread(target=kill)
@@ -170,7 +172,7 @@ def test_a_run_that_is_cancelled_cancels_its_shards(
     """
     batch = settings(tmp_path, "cancelled.csv", shard_rows=5, shards_at_once=1)
     ledger = Ledger.open(str(buying / "ledger.sqlite3"))
-    provider.delay_s = 3.0
+    provider.delay_s = 8.0
 
     def cancel() -> None:
         until(lambda: bool(process_of_shard(ledger, 1)) and "product can" in " ".join(provider.calls), PATIENCE_S)

@@ -134,7 +134,7 @@ def test_a_plan_as_json_is_all_that_is_printed(folder: Path) -> None:
 def scheduled(api: str, parameters: dict[str, object]) -> Iterator[UUID]:
     """A flow run that a schedule has made, of a deployment that is gone after the body."""
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        soon = IntervalSchedule(interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=12))
+        soon = IntervalSchedule(interval=timedelta(seconds=30), anchor_date=datetime.now(UTC))
         deployment = client.create_deployment(
             client.create_flow_from_name("generate-images"),
             "by-the-clock",
@@ -170,7 +170,7 @@ def test_a_schedule_needs_a_cap(folder: Path, prefect_server: str, anycap_server
             env=environment(folder, **anycap_variables(anycap_server, folder)),
             cwd=REPO,
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         with get_client(sync_client=True) as client:
