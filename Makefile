@@ -91,5 +91,5 @@ constraints: ## resolve the newest versions that fit pyproject.toml into constra
 		cp "$$fresh/constraints.txt" constraints.txt
 
 clean: ## remove what make and the demo have made
-	@rm -rf .venv .venv-busy .parts .demo build dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf .venv .parts .demo build dist .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -221,7 +221,7 @@ def _check_param(name: str, value: str) -> None:
         parsed = value
     if any(_is_local(text) for text in _texts(parsed)):
         raise InvalidRequest(
-            f"param.{name} names a local file, which the CLI would upload. Give reference images as references.",
+            f"param.{name} names a local file, which the CLI would upload. Take it out; no row can name images.",
             code="param",
         )
 

@@ -165,8 +165,13 @@ class S3Store:
 
     def _check_same(self, key: str, data: bytes, digest: str) -> None:
         """Whether the object under a key is these bytes: by its ETag where that is the MD5, else by its own words."""
-        with self._told(key):
-            head = self._client().head_object(Bucket=self.bucket, Key=key)
+        try:
+            with self._told(key):
+                head = self._client().head_object(Bucket=self.bucket, Key=key)
+        except NoSuchObject as error:
+            raise DeliveryUnavailable(
+                f"{self.location(key)} was deleted while it was written. Run the same command again."
+            ) from error
         etag = str(head.get("ETag", "")).strip('"')
         theirs = dict(head.get("Metadata") or {}).get("sha256", "")
         same = etag == digest or theirs == hashlib.sha256(data).hexdigest()
@@ -220,7 +225,7 @@ class S3Store:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
         code = str(error.response.get("Error", {}).get("Code") or status)
         known = code if code.isalnum() and len(code) <= 60 else str(status)  # noqa: PLR2004 - longer is no code
-        if status == 412 or code in {"PreconditionFailed", "ConditionalRequestConflict"}:  # noqa: PLR2004 - a condition
+        if status == 412 or code == "PreconditionFailed":  # noqa: PLR2004 - a condition
             return AlreadyThere(key)
         if code in _MISSING_BUCKET:
             return DeliveryStopped(

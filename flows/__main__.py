@@ -71,13 +71,14 @@ def run(options: argparse.Namespace) -> int:
         from flows.batch.cap_check import check_caps  # noqa: PLC0415 - loaded while the server starts
         from flows.batch.plan import MANY_CHANGED, check_changed  # noqa: PLC0415 - as above
         from flows.tasks.generators import check_generator, load_generator  # noqa: PLC0415 - as above
+        from flows.tasks.terminal import ask_about_changed, ask_to_buy, run_approved  # noqa: PLC0415 - as above
 
         planned, batch_run = _planned(settings)
         _print_plan(planned)
         check_caps(planned.to_buy, batch_run)
         if planned.changed > MANY_CHANGED and not settings.rows.confirm_changed and sys.stdin.isatty():
             settings = settings.model_copy(
-                update={"rows": settings.rows.model_copy(update={"confirm_changed": _confirmed(planned.changed)})}
+                update={"rows": settings.rows.model_copy(update={"confirm_changed": ask_about_changed(planned)})}
             )
         check_changed(settings, planned)
         if planned.to_buy:
@@ -85,7 +86,6 @@ def run(options: argparse.Namespace) -> int:
         from flows.batch.progress import shown  # noqa: PLC0415 - as above
         from flows.generate_images import generate_images  # noqa: PLC0415 - as above
         from flows.tasks.sources import carrying_csv  # noqa: PLC0415 - as above
-        from flows.tasks.terminal import ask_to_buy, run_approved  # noqa: PLC0415 - as above
 
         settings = ask_to_buy(settings, planned, said_yes=bool(options.confirm_changed))
 
@@ -219,13 +219,6 @@ def _print_plan(planned: "Plan") -> None:
 
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=False, indent=2))
-
-
-def _confirmed(changed: int) -> bool:
-    return input(f"{changed} rows that had an image have changed. Buy them anew? [y/N] ").strip().lower() in {
-        "y",
-        "yes",
-    }
 
 
 def _print_problems(error: NotStarted) -> None:

@@ -30,7 +30,7 @@ def generate_shard(batch: BatchSettings, run_id: str, shard: int) -> State[Any]:
         open_doors(batch, run)
         with stoppable(run.slots, this_run(), UUID(run_id)), taken(run, shard) as jobs:
             left = left_of_shard(run, shard, jobs)
-            get_run_logger().info("%d of the %d rows of shard %d are to be had", len(left.todo), len(jobs), shard)
+            get_run_logger().info("%d of the %d rows of shard %d are left to make", len(left.todo), len(jobs), shard)
             with progress_shown(run, len(left.todo)), handing_on(run, left) as hand_on:
                 generate_images_of(run, generator, left.todo, hand_on)
             return shard_ended(run, shard, jobs)

@@ -15,13 +15,14 @@ from flows.tasks.artifacts import show_summary
 from flows.tasks.ending import ended, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
+from flows.tasks.naming import redo_run_name
 from flows.tasks.progress_artifact import progress_shown
 from flows.tasks.stopping import cancelled_if_interrupted, stoppable
 
 
 @flow(
     name="redo-images",
-    flow_run_name="redo-images / {redo.skus}",
+    flow_run_name=redo_run_name,
     persist_result=False,
     on_crashed=[cancelled_if_interrupted],
 )

@@ -20,7 +20,7 @@ from flows.batch.settings import BatchSettings
 REPO = Path(__file__).parents[1]
 MOST_LINES = 300
 OURS = {"blocks", "flows", "rowshot"}
-MACHINE_PATH = re.compile(r"(?<![\w.~}-])/(?:work|root|farm|home/\w+|Users/\w+)/")
+MACHINE_PATH = re.compile(r"(?<![\w.~}-])/(?:work|root|home/\w+|Users/\w+)/")
 LINK = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
 # Looks once at each module in turn, so that the first one to load the orchestrator is the one that is named.
 LOADS = """

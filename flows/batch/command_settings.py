@@ -1,12 +1,12 @@
 """The settings that a command's options ask for."""
 
-import csv
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from flows.batch.approval import skus_in
 from flows.batch.column_names import columns_text
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.settings import BARE_NAMES, BatchSettings, RedoSettings
@@ -37,7 +37,7 @@ def redo_settings(options: Namespace) -> RedoSettings:
     """The settings of `rowshot redo`. Raises: NotStarted."""
     fields = RedoSettings.model_fields
     given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
-    return _checked(RedoSettings, given | {"skus": [sku for sku in next(csv.reader([options.sku]), []) if sku]})
+    return _checked(RedoSettings, given | {"skus": list(skus_in(options.sku))})
 
 
 def _checked(make: Callable[..., Settings], given: dict[str, Any]) -> Settings:

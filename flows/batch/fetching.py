@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from flows.batch.private_addresses import is_private
+from flows.batch.problems import NotStarted, Problem
 
 ALLOW_PRIVATE = "ROWSHOT_ALLOW_PRIVATE_ADDRESSES"
 LARGEST_MB = "ROWSHOT_LARGEST_CSV_MB"
@@ -54,8 +55,13 @@ class Bounds:
 
     @classmethod
     def of_environment(cls) -> Self:
-        """What the worker's environment says: ROWSHOT_LARGEST_CSV_MB and ROWSHOT_ALLOW_PRIVATE_ADDRESSES."""
-        told = os.environ.get(LARGEST_MB, "")
+        """What the worker's environment says: ROWSHOT_LARGEST_CSV_MB and ROWSHOT_ALLOW_PRIVATE_ADDRESSES.
+
+        Raises: NotStarted.
+        """
+        told = os.environ.get(LARGEST_MB, "").strip()
+        if told and not (told.isdecimal() and int(told)):
+            raise NotStarted([Problem(f"{LARGEST_MB} is {told!r}.", "Write a number of megabytes, such as 100.")])
         largest = int(told) * 1024 * 1024 if told.isdecimal() and int(told) else cls().largest_bytes
         return cls(largest_bytes=largest, private=os.environ.get(ALLOW_PRIVATE, "") == "1")
 

@@ -13,7 +13,7 @@ from flows.batch.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image to be had: a row, validated and rendered. (sku, template, fingerprint) is its key in the ledger."""
+    """One image to make: a row, validated and rendered. (sku, template, fingerprint) is its key in the ledger."""
 
     line: int
     sku: str

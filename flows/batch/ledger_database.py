@@ -29,6 +29,9 @@ MOST_TOGETHER = 16  # rows that share a transaction while none is urgent: one th
 
 Result = TypeVar("Result")
 
+_KNOWN = {"sqlite", "postgresql", "postgres"}
+_URLS = "Give one like sqlite:////path/ledger.sqlite3 or postgresql://user@host/rowshot."
+
 
 def ledger_url(given: str) -> str:
     """The URL of the ledger: the one given, ROWSHOT_LEDGER's, or the user's own file. A bare path is a SQLite file."""
@@ -45,11 +48,13 @@ def connect(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
+        if parsed.get_backend_name() not in _KNOWN:
+            raise NotStarted([Problem(f"No ledger can be kept on {parsed.get_backend_name()}.", _URLS)])
         engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _server(parsed)
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             prepare(connection)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        mend = "Give one like sqlite:////path/ledger.sqlite3."
+        mend = _URLS
         if isinstance(error, ModuleNotFoundError):
             mend = f"Install the driver (for PostgreSQL: pip install 'rowshot[postgres]'). {mend}"
         raise NotStarted([Problem(f"The ledger's URL can't be used: {error}.", mend)]) from error

@@ -139,10 +139,6 @@ class _RowReader:
         self._check_model(line, model, in_row=bool(cells.get("model", "").strip()))
         params = {"aspect_ratio": template.aspect_ratio, **template.params}
         params.update({column[len(PARAM) :]: cells[column].strip() for column in self._params if cells[column].strip()})
-        if template.mode not in self._source.capabilities.modes:
-            self._problem(
-                line, "template", f"{name} needs the mode {template.mode}.", "Choose a generator that has it."
-            )
         if len(self.problems) > before or prompt is None:
             return None
         variant = cells.get("variant", "").strip()

@@ -63,7 +63,7 @@ LedgerUrl = Annotated[
     str,
     Field(
         title="Ledger",
-        description="Where it stands what was bought. Empty: the worker's ROWSHOT_LEDGER, else one file a user. "
+        description="Where it is written down what was bought. Empty: the worker's ROWSHOT_LEDGER, else the user's. "
         "Never write an address with a password here: everybody who sees the run sees it.",
     ),
 ]

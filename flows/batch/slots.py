@@ -140,7 +140,7 @@ class Slots:
             self._change.notify_all()
 
     def pause(self, seconds: float) -> None:
-        """Let no call start for so long: the provider asked all of us to slow down."""
+        """Let no call start for so long: the provider or a person has asked for it."""
         with self._change:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 

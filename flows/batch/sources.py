@@ -66,14 +66,22 @@ class CsvSource:
 
     @classmethod
     def kept(cls, settings: BatchSettings, output: Path, run: str) -> Self | None:
-        """What this run has kept when it began first; None where that isn't so."""
+        """What this run has kept when it began first; None where it began never.
+
+        Raises: NotStarted where it can't be had: today's rows may be others than those it began with.
+        """
+        copy = output / "sources"
         try:
-            copy = output / "sources" / Path(_mark(output, run).read_text(encoding="utf-8")).name
+            copy = copy / Path(_mark(output, run).read_text(encoding="utf-8")).name
             content = copy.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            what = f"The CSV that this run began with, {copy}, can't be read: {error.strerror}."
+            raise NotStarted([Problem(what, "Mend its rights, or start a new run.")]) from error
         if not copy.name.startswith(hashlib.sha256(content).hexdigest()[:12]):
-            return None
+            what = f"The CSV that this run began with, {copy}, is not what it was."
+            raise NotStarted([Problem(what, "Start a new run, which reads the CSV anew.")])
         name = source_name(settings.csv, settings.pasted)
         return cls(name, Path(name), content)
 

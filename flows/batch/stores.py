@@ -14,7 +14,7 @@ import requests
 if sys.platform != "win32":
     import fcntl
 
-from blocks.errors import LeftRunning, SpoiltImage
+from blocks.errors import DeliveryError, LeftRunning, SpoiltImage
 from blocks.image import GeneratedImage
 from flows.batch.files import image_path, keep_file, original_path, thumbnail_path
 from flows.batch.finish import finish_image
@@ -205,7 +205,8 @@ class OutputFolder:
     ) -> tuple[VerifiedImage, Place]:
         """Bring back a bought image without buying it: from here, another output, the store, or the provider's address.
 
-        `stored` brings the store's copy to a path. Raises: NotFetched where none of them has it; StoreUnusable.
+        `stored` brings the store's copy to a path. Raises: NotFetched where none of them has it; a DeliveryError where
+        only the store may have it, and can't be asked; StoreUnusable.
         """
         for candidate in sorted(places, key=lambda place: place.output != self.name):
             source = Path(candidate.output) / candidate.original
@@ -217,7 +218,7 @@ class OutputFolder:
                 with self._writing():
                     return verified, self.keep(job, source, verified)
         fetched = scratch / "fetched"
-        copy = self._stored_copy(job, scratch / "stored", stored)
+        copy, away = self._stored_copy(job, scratch / "stored", stored)
         if copy is not None and copy.sha256 == standing.sha256:
             with self._writing():
                 return copy, self.keep(job, scratch / "stored", copy)
@@ -227,20 +228,27 @@ class OutputFolder:
                 verified = verify_image(fetched, self.thumbnail(job))
                 return verified, self.keep(job, fetched, verified)
         except (NotFetched, BrokenImage) as error:
+            if away is not None:
+                raise away from error
             if copy is None or job.finish.changes(copy):
                 gone = "The provider's address holds no image any more: " if isinstance(error, BrokenImage) else ""
                 raise NotFetched(f"{gone}{error}") from error
         with self._writing():
             return copy, self._keep_finished(job, scratch / "stored", copy)
 
-    def _stored_copy(self, job: Job, path: Path, stored: Callable[[Path], str]) -> VerifiedImage | None:
+    def _stored_copy(
+        self, job: Job, path: Path, stored: Callable[[Path], str]
+    ) -> tuple[VerifiedImage | None, DeliveryError | None]:
+        """The store's copy, if it has one; and why that can't be told now."""
         try:
             with self._writing():
                 digest = stored(path)
                 verified = verify_image(path, self.thumbnail(job))
         except (NotFetched, BrokenImage):
-            return None
-        return verified if verified.sha256 == digest else None
+            return None, None
+        except DeliveryError as error:
+            return None, error
+        return (verified, None) if verified.sha256 == digest else (None, None)
 
     def _keep_finished(self, job: Job, source: Path, verified: VerifiedImage) -> Place:
         """Put back an image that was finished, whose original is gone: from now on it stands for that one too."""

@@ -31,6 +31,12 @@ def _check_identifier(name: str) -> str:
     return name
 
 
+def _check_mode(mode: Mode) -> Mode:
+    if mode is Mode.IMAGE_TO_IMAGE:
+        raise ValueError("image-to-image needs reference images, which a row can't name yet; take the line out")
+    return mode
+
+
 VariableName = Annotated[str, AfterValidator(_check_identifier)]
 VariableSource = Annotated[Variable, BeforeValidator(lambda v: {"column": v} if isinstance(v, str) else v)]
 ParamName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -44,7 +50,7 @@ class TemplateHeader(BaseModel):
     purpose: str = Field(alias="for", min_length=1)
     variables: dict[VariableName, VariableSource] = {}
     model: str = Field(min_length=1)
-    mode: Mode = Mode.TEXT_TO_IMAGE
+    mode: Annotated[Mode, AfterValidator(_check_mode)] = Mode.TEXT_TO_IMAGE
     aspect_ratio: str = Field(default="1:1", pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")
     params: dict[ParamName, str] = {}
     size: str = ""

@@ -109,7 +109,7 @@ def _runs(ledger: Ledger) -> dict[str, str]:
     """Runs that have something published now, and when they began, the newest first."""
     wanted = (
         select(runs.c.run, runs.c.started_at)
-        .where(runs.c.run.in_(select(deliveries.c.run).where(deliveries.c.run != "")))
+        .where(runs.c.run.in_(select(deliveries.c.run).where(deliveries.c.state == Delivered.PUBLISHED)))
         .order_by(runs.c.started_at.desc())
     )
     with ledger.reading() as connection:

@@ -1,6 +1,6 @@
 """Having a person's word before images are bought or published. An answer holds for the very plan that it was given to.
 
-A run that asks is suspended: it does not return from here, and comes in at its top again once it is answered.
+A run that asks is suspended: the call does not return, and once it is answered the flow starts from its top.
 """
 
 from collections.abc import Sequence

@@ -102,7 +102,7 @@ def _mapped(
     """
     ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
     together = ceil(slots.limit / 2)
-    ahead, begun, done = slots.limit, 0, 0  # at first only those that may be in flight, and which are so the first rows
+    ahead, begun, done = slots.limit, 0, 0  # at first no more than may be in flight, so that the first rows go first
     patience = MOST_HEAD_STARTS
     while done < len(jobs) and not slots.interrupted:
         if begun < len(jobs) and begun - done <= ahead - together:

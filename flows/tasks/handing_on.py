@@ -31,13 +31,15 @@ from flows.batch.purchase import Bought
 from flows.batch.run import BatchRun
 from flows.batch.uploads import RunEnded, StoreRow
 from flows.tasks.publish import publish_to_cms
-from flows.tasks.upload import DELAYS_S, upload_images
+from flows.tasks.upload import upload_images
 
 BLOCK = 50
 AT_ONCE = 4
 GATHER_S = 3.0
 TICK_S = 0.25
 AGAIN_AFTER_S = 30.0
+# About a minute in all. None is long, for a run that is ended waits for a retry that sleeps.
+DELAYS_S: list[float] = [1, 2, 4, 8, 8, 8, 8, 8, 8]
 
 HandOn = Callable[[Bought], None]
 
@@ -112,10 +114,7 @@ class HandingOn:
         told: Callable[[Sequence[PublishRow]], None] = kept_only
         if run.site:
             to_cms = {"site": run.site, "deliveries": run.ledger.deliveries, "run": run.id, "left": run.slots.left}
-            patient = publish_to_cms.with_options(
-                retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S, retry_condition_fn=self._may_retry
-            )
-            publishing = _Way(patient, to_cms, run.site.name, cms)
+            publishing = _Way(self._patient(publish_to_cms), to_cms, run.site.name, cms)
             self._ways.append(publishing)
             self._publishing = publishing
             if not run.request.holds_back:
@@ -124,7 +123,9 @@ class HandingOn:
                     self._inbox.put(_Arrived(publishing, rows))
 
         if run.shelf:
-            self._storing = _Way(upload_images, {"run": run, "stored": told}, run.shelf.destination, store)
+            self._storing = _Way(
+                self._patient(upload_images), {"run": run, "stored": told}, run.shelf.destination, store
+            )
             self._ways.insert(0, self._storing)
 
     def begin(self, plan: Plan | Left) -> None:
@@ -185,6 +186,15 @@ class HandingOn:
         if isinstance(row, StoreRow):
             return self._run.shelf is not None and self._run.shelf.has(row, delivery)
         return delivery is not None and delivery.is_done and delivery.url == row.url
+
+    def _patient(self, deliver: Task[Any, Any]) -> Task[Any, Any]:
+        """A delivery that is tried again for as long as that may help."""
+        return deliver.with_options(
+            retries=len(DELAYS_S),
+            retry_delay_seconds=DELAYS_S,
+            retry_jitter_factor=0.3,
+            retry_condition_fn=self._may_retry,
+        )
 
     async def _may_retry(self, _task: Any, _run: TaskRun, state: State[Any]) -> bool:
         """Whether a later try may bring rows home; a run that is ended waits for none."""

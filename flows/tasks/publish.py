@@ -2,11 +2,9 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 
 from blocks import CmsSite
 from blocks.errors import DeliveryStopped, DeliveryUnavailable
@@ -16,25 +14,10 @@ from flows.batch.publishing import PublishRow, publish_rows
 from flows.batch.stores import NEVER
 from flows.tasks.block_documents import load_block
 
-# About a minute in all. None is long, for a run that is ended waits for a retry that sleeps.
-DELAYS_S: list[float] = [1, 2, 4, 8, 8, 8, 8, 8, 8]
 MEND = "Name one as cms-site/NAME; `rowshot setup` makes one, or the Prefect server's page of blocks."
 
 
-async def is_worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a later try may bring rows home that are left."""
-    return isinstance(await state.aresult(raise_on_failure=False), DeliveryUnavailable)
-
-
-@task(
-    name="publish_to_cms",
-    retries=len(DELAYS_S),
-    retry_delay_seconds=DELAYS_S,
-    retry_jitter_factor=0.3,
-    retry_condition_fn=is_worth_a_retry,
-    cache_policy=NO_CACHE,  # the ledger knows what is published
-    persist_result=False,
-)
+@task(name="publish_to_cms", cache_policy=NO_CACHE, persist_result=False)  # the ledger knows what is published
 def publish_to_cms(
     rows: Sequence[PublishRow], site: CmsSite, deliveries: Deliveries, run: str, left: threading.Event = NEVER
 ) -> None:

@@ -78,7 +78,7 @@ class ShardRuns:
             self._waiting = self._run.ledger.shards.put(self._run.id, cut(mine, rows)) if mine else []
             self._last = max([*self._waiting, *self._live], default=0)
             if mine:
-                told = "%d rows to be had, in %d shards of %s, %d at a time"
+                told = "%d rows to make, in %d shards of %s, %d at a time"
                 self._log.info(told, len(mine), len(self._waiting), self._deployment, self._at_once)
             counted = RowsOfShards(self._run)
             try:
@@ -199,7 +199,10 @@ class ShardRuns:
         over = state is None or state.is_final()  # none: somebody has deleted it
         live = self._live[shard.number]
         left = shard.state is not ShardState.WAITING and not shard.is_held and not over
-        is_gone, live.is_left = left and live.is_left, left  # seen so twice: it tells the server why within a moment
+        is_gone, live.is_left = (
+            left and live.is_left,
+            left,
+        )  # only when seen twice: one that ends well needs a moment to tell the server
         if shard.state in {ShardState.ENDED, ShardState.STOPPED, ShardState.INTERRUPTED}:
             if over or is_gone:
                 self._over(shard)

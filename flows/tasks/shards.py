@@ -52,7 +52,7 @@ def _one_after_the_other(
 ) -> None:
     shards = list(cut(jobs, rows))
     log = get_run_logger()
-    log.info("%d rows to be had, in %d shards one after the other", len(jobs), len(shards))
+    log.info("%d rows to make, in %d shards one after the other", len(jobs), len(shards))
     # One lease for all: between two shards the server may be away, and the slots be another run's.
     with leased(run.slots, limit_of(run, generator), len(jobs)):
         for number, shard in enumerate(shards, start=1):

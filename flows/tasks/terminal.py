@@ -79,6 +79,11 @@ def _run_and_publish(run: Callable[[], int], plan_again: Callable[[], tuple[Plan
     return code
 
 
+def ask_about_changed(plan: Plan) -> bool:
+    """Whether rows that had an image may be bought anew, of which there are many."""
+    return _is_yes(f"{plan.changed} rows that had an image have changed. Buy them anew?")
+
+
 def _ask_about(plan: Plan) -> Reviewed | None:
     left_out = skus_in(_input("SKUs to leave out, separated by commas (Enter: none): "))
     again = skus_in(_input("SKUs to make again (Enter: none): "))

@@ -13,28 +13,17 @@ from flows.batch.publishing import PublishRow
 from flows.batch.run import BatchRun
 from flows.batch.stored_reports import upload_reports
 from flows.batch.summary import Summary
-from flows.batch.uploads import RunEnded, StoreRow, upload_rows
+from flows.batch.uploads import StoreRow, upload_rows
 
-# About a minute in all. None is long, for a run that is ended waits for a retry that sleeps.
-DELAYS_S: list[float] = [1, 2, 4, 8, 8, 8, 8, 8, 8]
+REPORTS_DELAYS_S: list[float] = [1, 2, 4]
 
 
 async def is_worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a later try may bring rows home that are left."""
+    """Whether a later try may succeed."""
     return isinstance(await state.aresult(raise_on_failure=False), DeliveryUnavailable)
 
 
-_ITS_OWN_RETRIES: dict[str, Any] = {
-    "retries": len(DELAYS_S),
-    "retry_delay_seconds": DELAYS_S,
-    "retry_jitter_factor": 0.3,
-    "retry_condition_fn": is_worth_a_retry,
-    "cache_policy": NO_CACHE,  # the ledger knows what is stored
-    "persist_result": False,
-}
-
-
-@task(name="upload_images", **_ITS_OWN_RETRIES)
+@task(name="upload_images", cache_policy=NO_CACHE, persist_result=False)  # the ledger knows what is stored
 def upload_images(rows: Sequence[StoreRow], run: BatchRun, stored: Callable[[Sequence[PublishRow]], None]) -> None:
     """Store a block of finished images; each row's outcome is in the ledger, and no generator is ever asked.
 
@@ -44,15 +33,18 @@ def upload_images(rows: Sequence[StoreRow], run: BatchRun, stored: Callable[[Seq
     if run.shelf is None:
         return
     request_ids = run.ledger.request_ids(row.job.key for row in rows)
-    try:
-        upload_rows(rows, run.shelf, request_ids, run.slots.left, stored)
-    except DeliveryUnavailable as error:
-        if run.slots.interrupted:
-            raise RunEnded(str(error)) from error
-        raise
+    upload_rows(rows, run.shelf, request_ids, run.slots.left, stored)
 
 
-@task(name="upload_reports", **{**_ITS_OWN_RETRIES, "retries": 3})
+@task(
+    name="upload_reports",
+    retries=len(REPORTS_DELAYS_S),
+    retry_delay_seconds=REPORTS_DELAYS_S,
+    retry_jitter_factor=0.3,
+    retry_condition_fn=is_worth_a_retry,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def upload_reports_of(run: BatchRun) -> str:
     """Store the output's reports; gives the address of its contact sheet. Raises: a leaf of DeliveryError, OSError."""
     return upload_reports(run)

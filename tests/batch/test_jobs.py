@@ -247,19 +247,6 @@ def test_what_does_not_decide_the_image_is_not_in_its_fingerprint(tmp_path: Path
     assert job('aspect_ratio: "4:3"\n', "sku,name\nA,Shirt\n").fingerprint != plain.fingerprint
 
 
-def test_a_mode_that_the_generator_lacks_is_refused(tmp_path: Path) -> None:
-    """A template for image-to-image needs a generator that can do it."""
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "edit.jinja").write_text(
-        "{#- rowshot\nfor: edits\nvariables: {name: name}\nmodel: seedream-5\nmode: image-to-image\n-#}\n{{ name }}"
-    )
-    options: dict[str, Any] = {"templates": str(tmp_path / "own"), "template": "edit"}
-    (found,) = problems(tmp_path, "sku,name\nA,Shirt\n", **options)
-    assert "image-to-image" in found.what
-    both = Source(Capabilities("anycap", MODELS, modes=frozenset(Mode)))
-    assert only(tmp_path, "sku,name\nA,Shirt\n", both, **options).mode is Mode.IMAGE_TO_IMAGE
-
-
 def test_cell_text_is_never_evaluated(tmp_path: Path) -> None:
     """A cell that looks like a template goes into the prompt as it is."""
     job = only(tmp_path, 'sku,name,color\nA,"{{ 7 * 7 }}{% for x in y %}",blue\n')

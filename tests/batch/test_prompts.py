@@ -44,17 +44,23 @@ def test_header_is_read(tmp_path: Path) -> None:
     """Every field of the header is there afterwards, as text."""
     header = (
         "for: a banner\nvariables:\n  name: title\n  color: {column: colour, default: ''}\nmodel: seedream-5\n"
-        "mode: image-to-image\naspect_ratio: 16:9\nparams: {resolution: 2k, seed: 0042, draft: no}\n"
+        "mode: text-to-image\naspect_ratio: 16:9\nparams: {resolution: 2k, seed: 0042, draft: no}\n"
         "size: 1200x630\nfit: pad\nformat: webp"
     )
     found = template(tmp_path, header=header)
     assert (found.name, found.purpose) == ("mine", "a banner")
-    assert (found.model, found.mode) == ("seedream-5", Mode.IMAGE_TO_IMAGE)
+    assert (found.model, found.mode) == ("seedream-5", Mode.TEXT_TO_IMAGE)
     assert found.columns == {"name": "title", "color": "colour"}
     assert found.optional == {"color"}
     assert found.aspect_ratio == "16:9"
     assert found.params == {"resolution": "2k", "seed": "0042", "draft": "no"}
     assert found.finish == Finish.parse(size="1200x630", fit="pad", format="webp")
+
+
+def test_a_mode_that_needs_what_no_row_can_name_is_refused(tmp_path: Path) -> None:
+    """Else an image would be bought that has seen no reference image."""
+    (told,) = refused(write(tmp_path, header="for: edits\nmodel: seedream-5\nmode: image-to-image"))
+    assert "reference images" in told
 
 
 def test_header_defaults(tmp_path: Path) -> None:

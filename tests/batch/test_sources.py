@@ -306,7 +306,7 @@ def test_a_name_of_no_machine_is_told() -> None:
 
 
 def test_the_same_run_reads_the_same_bytes_again(tmp_path: Path) -> None:
-    """What a run has kept it finds when it begins again; another run does not, nor does one whose copy was changed."""
+    """What a run has kept it finds when it begins again, another run does not; a copy that was changed is refused."""
     settings = BatchSettings(csv="https://shop.example/summer.csv?token=secret")
     assert CsvSource.kept(settings, tmp_path, "run-1") is None
     CsvSource("summer.csv", Path("summer.csv"), ROWS).keep(tmp_path, "run-1")
@@ -317,7 +317,8 @@ def test_the_same_run_reads_the_same_bytes_again(tmp_path: Path) -> None:
     assert (known.name, known.content) == ("summer.csv", ROWS)
     assert CsvSource.kept(settings, tmp_path, "run-2") is None
     copy.write_bytes(ROWS + b"B2,Hat,blue\n")
-    assert CsvSource.kept(settings, tmp_path, "run-1") is None
+    with pytest.raises(NotStarted, match="is not what it was"):
+        CsvSource.kept(settings, tmp_path, "run-1")
 
 
 def test_the_worker_says_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
