@@ -167,23 +167,23 @@ def spend(options: argparse.Namespace) -> int:
 
 def setup(options: argparse.Namespace) -> int:
     """Make the blocks that a .env describes."""
-    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+    from flows.tasks import setup_commands  # noqa: PLC0415 - each command loads what it needs
 
-    return delivery_commands.setup(options, print)
+    return setup_commands.setup(options, print)
 
 
 def check(options: argparse.Namespace) -> int:
     """Try each door to the outside for real."""
-    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+    from flows.tasks import setup_commands  # noqa: PLC0415 - each command loads what it needs
 
-    return delivery_commands.check(options, print)
+    return setup_commands.check(options, print)
 
 
 def unpublish(options: argparse.Namespace) -> int:
     """Put back what the CMS had before a run."""
-    from flows.tasks import delivery_commands  # noqa: PLC0415 - each command loads what it needs
+    from flows.tasks import setup_commands  # noqa: PLC0415 - each command loads what it needs
 
-    return delivery_commands.unpublish(options, print)
+    return setup_commands.unpublish(options, print)
 
 
 def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
@@ -195,7 +195,7 @@ def _planned(settings: "BatchSettings") -> "tuple[Plan, BatchRun]":
 
     batch_run = BatchRun.open(Request.of(settings))
     if settings.delivery.store or settings.delivery.cms or settings.delivery.public_url:
-        from flows.tasks.doors import open_doors  # noqa: PLC0415 - a run without them doesn't pay for it
+        from flows.tasks.destinations import open_doors  # noqa: PLC0415 - a run without them doesn't pay for it
 
         open_doors(settings, batch_run)
     if is_remote(settings.csv):
@@ -238,7 +238,7 @@ def _ended(flow: "Callable[[], State[Any]]") -> int:
     from prefect.exceptions import Abort  # noqa: PLC0415 - each command loads what it needs
 
     from flows.batch.summary import Summary  # noqa: PLC0415 - as above
-    from flows.tasks.ending import summaries  # noqa: PLC0415 - as above
+    from flows.tasks.final_states import summaries  # noqa: PLC0415 - as above
     from flows.tasks.stopping import UNREACHABLE  # noqa: PLC0415 - as above
 
     told: list[Summary] = []

@@ -8,8 +8,8 @@ from prefect.states import Completed, Failed
 
 from flows.batch.form_words import in_form_words
 from flows.batch.settings import CheckSettings
-from flows.tasks.beginning import refused_in_words
 from flows.tasks.checking import show_trials, try_doors
+from flows.tasks.refusals import refused_in_words
 
 
 @flow(name="check-setup", flow_run_name="check-setup", persist_result=False, validate_parameters=False)

@@ -14,17 +14,17 @@ from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.tasks.approval import approved, ask_to_publish, rejected
 from flows.tasks.artifacts import show_plan, show_summary
-from flows.tasks.beginning import refused_in_words
-from flows.tasks.doors import check_doors, open_doors
-from flows.tasks.ending import ended, planned, this_run
+from flows.tasks.destinations import check_doors, open_doors
+from flows.tasks.final_states import ended, planned, this_run
 from flows.tasks.generators import check_generator, load_generator, source_of
 from flows.tasks.handing_on import handing_on
 from flows.tasks.limits import check_limit
 from flows.tasks.naming import batch_run_name
-from flows.tasks.news import News
 from flows.tasks.progress_artifact import progress_shown
+from flows.tasks.refusals import refused_in_words
 from flows.tasks.schedule import check_schedule
 from flows.tasks.shards import check_shards, generate_in_shards
+from flows.tasks.slack_news import News
 from flows.tasks.sources import bring_csv, keep_csv
 from flows.tasks.stopping import cancelled_if_interrupted, stoppable
 from flows.tasks.upload import hand_on_reports

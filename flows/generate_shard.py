@@ -11,8 +11,8 @@ from flows.batch.request import Request
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.shard_run import left_of_shard, taken
-from flows.tasks.doors import open_doors
-from flows.tasks.ending import this_run
+from flows.tasks.destinations import open_doors
+from flows.tasks.final_states import this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import load_generator
 from flows.tasks.handing_on import handing_on

@@ -12,11 +12,11 @@ from flows.batch.request import Request
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.tasks.artifacts import show_plan
-from flows.tasks.beginning import refused_in_words
-from flows.tasks.doors import open_doors
-from flows.tasks.ending import planned
+from flows.tasks.destinations import open_doors
+from flows.tasks.final_states import planned
 from flows.tasks.generators import load_generator, source_of
 from flows.tasks.naming import batch_run_name
+from flows.tasks.refusals import refused_in_words
 from flows.tasks.sources import bring_csv
 
 

@@ -12,7 +12,7 @@ from flows.batch.request import Request
 from flows.batch.run import BatchRun
 from flows.batch.settings import RedoSettings
 from flows.tasks.artifacts import show_summary
-from flows.tasks.ending import ended, this_run
+from flows.tasks.final_states import ended, this_run
 from flows.tasks.generate import generate_images_of
 from flows.tasks.generators import check_generator, load_generator, source_of
 from flows.tasks.naming import redo_run_name

@@ -224,8 +224,8 @@ def machine_paths(root: Path) -> list[str]:
 Rule = Callable[[Path], list[str]]
 # Rule, a file that breaks it, and what stands in that file.
 BREACHES: list[tuple[Rule, str, str]] = [
-    (imports_that_run_backwards, "blocks/x.py", "from flows.batch import rows"),
-    (imports_that_run_backwards, "blocks/x.py", "import importlib\nimportlib.import_module('flows.batch.rows')"),
+    (imports_that_run_backwards, "blocks/x.py", "from flows.batch import jobs"),
+    (imports_that_run_backwards, "blocks/x.py", "import importlib\nimportlib.import_module('flows.batch.jobs')"),
     (imports_that_run_backwards, "flows/batch/x.py", "from blocks import Proof"),
     (imports_that_run_backwards, "flows/batch/x.py", "def late():\n    from blocks.anycap import AnyCap"),
     (imports_that_run_backwards, "flows/batch/x.py", "import flows.tasks.report"),
@@ -254,8 +254,8 @@ BREACHES: list[tuple[Rule, str, str]] = [
 # What may look like a breach and is none.
 GOOD = {
     "blocks/x.py": "from blocks.image import ImageRequest",
-    "flows/batch/x.py": "import blocks.errors\nfrom blocks import image\nfrom flows.batch import rows\nimport json",
-    "flows/tasks/x.py": "from blocks import AnyCap\nfrom flows.batch.rows import Status\nfrom prefect import task",
+    "flows/batch/x.py": "import blocks.errors\nfrom blocks import image\nfrom flows.batch import jobs\nimport json",
+    "flows/tasks/x.py": "from blocks import AnyCap\nfrom flows.batch.jobs import Job\nfrom prefect import task",
     "flows/make.py": "import prefect\n\n@prefect.flow(name='make')\ndef make(): ...\n\ndef other(): ...",
     "flows/__main__.py": "from flows.make import make\ntry:\n    make()\nexcept Exception as error:\n    print(error)",
     "tests/x/test_x.py": "def test_x():\n    'It holds.'",
@@ -275,7 +275,7 @@ def house(tmp_path: Path) -> Path:
     """A small house in good order."""
     for folder in ("blocks", "flows/batch", "flows/tasks", "tests", "benchmarks", "docs"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("blocks/image.py", "blocks/errors.py", "flows/batch/rows.py", "flows/tasks/report.py"):
+    for name in ("blocks/image.py", "blocks/errors.py", "flows/batch/jobs.py", "flows/tasks/report.py"):
         (tmp_path / name).touch()
     (tmp_path / "flows" / "generate_images.py").write_text("@flow\ndef generate_images(): ...")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)

@@ -27,8 +27,8 @@ from flows.batch.ledger_database import Database
 from flows.batch.ledger_images import chunks
 from flows.batch.ledger_tables import Charged, State, attempts, images, owners, rows, runs
 from flows.batch.owners import is_alive
-from flows.batch.row_reports import REPORTED, living_owners, report_of, rows_of, same_image, status_now
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_queries import REPORTED, living_owners, report_of, rows_of, same_image, status_now
+from flows.batch.row_report import RowReport, Status
 
 REPORTED_TOGETHER = 500
 

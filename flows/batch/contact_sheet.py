@@ -16,7 +16,7 @@ from markupsafe import Markup
 from flows.batch.files import replacing
 from flows.batch.prices import dollars
 from flows.batch.report_totals import PAGE_ROWS, PageRows, digest
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 if TYPE_CHECKING:
     from flows.batch.report import Report

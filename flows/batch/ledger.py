@@ -32,7 +32,7 @@ from flows.batch.ledger_images import (
 )
 from flows.batch.ledger_tables import State, images, owners, places
 from flows.batch.owners import Owner, is_alive, owning
-from flows.batch.row_reports import living_owners
+from flows.batch.row_queries import living_owners
 from flows.batch.shards import Shards
 from flows.batch.verify import VerifiedImage
 

@@ -14,7 +14,7 @@ from flows.batch.batch_rows import Run, Spent
 from flows.batch.ledger import Ledger
 from flows.batch.prices import dollars
 from flows.batch.problems import LedgerUnavailable
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 
 TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 10.0

@@ -10,7 +10,7 @@ from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.prompts import Templates, load_templates
-from flows.batch.rows import RowReport
+from flows.batch.row_report import RowReport
 from flows.batch.settings import RedoSettings
 
 PROVIDERS = ("proof", "anycap")

@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.batch.contact_sheet import write_contact_sheet
 from flows.batch.files import replacing
 from flows.batch.report_totals import Totals
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 MANIFEST_COLUMNS = (
     "line", "sku", "template", "status", "path", "url", "model", "generator", "fingerprint", "prompt", "attempts",

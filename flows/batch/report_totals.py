@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 # One page of the contact sheet holds so many rows; what is above goes to index-2.html and on.
 PAGE_ROWS = 5_000

@@ -21,8 +21,8 @@ from flows.batch.publishing import Site
 from flows.batch.purchase import Purchase
 from flows.batch.report import Report, write_report
 from flows.batch.request import Request
-from flows.batch.row_reports import UNSETTLED
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_queries import UNSETTLED
+from flows.batch.row_report import RowReport, Status
 from flows.batch.slots import Slots
 from flows.batch.sources import CsvSource
 from flows.batch.stores import UNUSED_S, OutputFolder, StoreUnusable

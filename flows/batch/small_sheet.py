@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flows.batch.rows import RowReport
+from flows.batch.row_report import RowReport
 
 SIDE = 128  # pixels
 MOST_PICTURES = 48

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from flows.batch.prices import dollars, dollars_or_free
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,10 +106,11 @@ def _put_back(ledger: Ledger, delivery: Delivery, site: Site, ended: Withdrawal)
 
 
 def _runs(ledger: Ledger) -> dict[str, str]:
-    """Runs that have something published now, and when they began, the newest first."""
+    """Runs that have something to take back, and when they began, the newest first."""
+    theirs = (deliveries.c.run != "", deliveries.c.state != Delivered.WITHDRAWN)
     wanted = (
         select(runs.c.run, runs.c.started_at)
-        .where(runs.c.run.in_(select(deliveries.c.run).where(deliveries.c.state == Delivered.PUBLISHED)))
+        .where(runs.c.run.in_(select(deliveries.c.run).where(*theirs)))
         .order_by(runs.c.started_at.desc())
     )
     with ledger.reading() as connection:

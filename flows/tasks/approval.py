@@ -45,8 +45,8 @@ from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Approve
 from flows.batch.summary import Summary
 from flows.tasks.generators import check_generator, source_of
-from flows.tasks.news import News
 from flows.tasks.questions import Questions
+from flows.tasks.slack_news import News
 
 
 class Answer(StrEnum):

@@ -9,7 +9,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from flows.tasks.leaving import LEFT
+from flows.tasks.suspend_event import LEFT
 
 NAME: Final = "rowshot: a run without a sign of life has crashed"
 FLOWS: Final = ("generate-images", "generate-shard", "redo-images", "plan-batch", "check-setup")

@@ -24,8 +24,8 @@ from flows.batch.run import BatchRun
 from flows.batch.slots import RunStopped, Slots
 from flows.tasks.handing_on import HandOn, kept_only
 from flows.tasks.limits import leased, limit_of
+from flows.tasks.row_log_filter import tell_no_rows
 from flows.tasks.stopping import GRACE_S, SUSPENDED
-from flows.tasks.story import tell_no_rows
 
 TRIES = 3
 AHEAD = 4  # rows submitted for each that may be in flight

@@ -8,7 +8,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalC
 from flows.tasks.block_setup import CHANGED, MADE, SAME
 from flows.tasks.limit_share import read_limit
 from flows.tasks.limits import limit_name
-from flows.tasks.starts import PER_MINUTE, burst_and_decay
+from flows.tasks.requests_per_minute import PER_MINUTE, burst_and_decay
 
 AT_ONCE = 64
 NEARLY = 1e-6

@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from flows.batch.shares import fair_share, to_give_back
 from flows.batch.slots import Slots
 from flows.tasks.leases import Lease, Leases
-from flows.tasks.starts import PER_MINUTE, Starts
+from flows.tasks.requests_per_minute import PER_MINUTE, Starts
 from flows.tasks.stopping import UNREACHABLE
 
 DEMAND = "-demand"

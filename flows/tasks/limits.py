@@ -18,7 +18,7 @@ from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
 from flows.batch.slots import Slots
 from flows.tasks.embedded_server import OWN_SERVER
-from flows.tasks.ending import this_run
+from flows.tasks.final_states import this_run
 from flows.tasks.limit_share import LimitShare, Log, read_limit
 from flows.tasks.stopping import UNREACHABLE
 

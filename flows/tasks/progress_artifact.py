@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from flows.batch.prices import dollars
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.run import BatchRun
-from flows.tasks.ending import this_run
+from flows.tasks.final_states import this_run
 from flows.tasks.stopping import UNREACHABLE
 
 KEY = "rowshot-progress"

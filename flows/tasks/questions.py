@@ -15,7 +15,7 @@ from prefect.input.actions import delete_flow_run_input, read_flow_run_input
 from prefect.input.run_input import Keyset, keyset_from_base_key
 
 from flows.batch.problems import NotStarted, Problem
-from flows.tasks.ending import this_run
+from flows.tasks.final_states import this_run
 
 Form = TypeVar("Form", bound=RunInput)
 HOUR_S = 3600

@@ -27,8 +27,8 @@ from flows.batch.shards import cut
 from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.generate import generate_images_of
 from flows.tasks.handing_on import HandOn
-from flows.tasks.last_words import until_heard
 from flows.tasks.limits import find_limit, leased, limit_name, limit_of
+from flows.tasks.recording import until_heard
 from flows.tasks.shard_runs import ENDED_EARLY, NOT_STARTED, ShardRuns
 
 

@@ -12,7 +12,7 @@ from flows.batch.jobs import Batch, InputRow
 from flows.batch.ledger_images import Cost
 from flows.batch.ledger_tables import State
 from flows.batch.owners import Owner
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from small_batch import SmallBatch, table
 
 from blocks.errors import AuthenticationFailed, ContentRejected, OutcomeUnknown, ServiceUnavailable
 from flows.batch.canary import choose_canary
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from flows.batch.owners import Owner
 from flows.batch.problems import NotStarted
 from flows.batch.redo import find_redo, redo_jobs
 from flows.batch.request import Request
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import RunStopped

@@ -12,7 +12,7 @@ from flows.batch.contact_sheet import MEANINGS, write_contact_sheet
 from flows.batch.prices import dollars
 from flows.batch.report import Report
 from flows.batch.report_totals import PAGE_ROWS
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 STARTED = datetime(2026, 1, 12, 5, 3, tzinfo=UTC)
 NASTY = "</script><img src=x onerror=alert(1)><!--<script>\u2028&amp;\"'"

@@ -89,9 +89,10 @@ def test_the_folder_of_a_new_ledger_is_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("nosuchbase://host/x", "URL can't be used"),
+        ("nosuchbase://host/x", "No ledger can be kept on nosuchbase"),
         ("://", "URL can't be used"),
-        ("mysql+nosuchdriver://127.0.0.1:1/x", "URL can't be used"),
+        ("mysql://127.0.0.1:1/x", "No ledger can be kept on mysql"),
+        ("postgresql+nosuchdriver://127.0.0.1:1/x", "URL can't be used"),
     ],
 )
 def test_a_bad_url_stops_before_anything_is_bought(url: str, told: str) -> None:

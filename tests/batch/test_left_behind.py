@@ -18,7 +18,7 @@ from flows.batch import purchase
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State, owners
 from flows.batch.owners import Owner
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 from flows.batch.slots import RunStopped, Slots
 from flows.batch.stores import UNUSED_S, OutputFolder
 

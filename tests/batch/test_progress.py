@@ -12,7 +12,7 @@ from blocks.image import GeneratedImage, ImageRequest
 from flows.batch import progress
 from flows.batch.batch_rows import Run, Spent
 from flows.batch.progress import COUNT_SHARE, Moment, moment, money, rest_s, shown, status_lines
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 
 NOTHING = Spent(Decimal(0), Decimal(0), 0, has_unpriced=False)
 

@@ -34,7 +34,7 @@ from flows.batch.ledger_tables import State
 from flows.batch.owners import Owner
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Standstill
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 from flows.batch.slots import RunStopped
 from flows.batch.stores import StoreUnusable
 from flows.batch.verify import verify_image
@@ -205,12 +205,15 @@ def test_what_no_row_can_survive_stops_all(batch: SmallBatch, error: ImageGenera
 def test_calls_under_way_are_finished_when_the_run_stops(batch: SmallBatch) -> None:
     """An image that comes after another row's stop is kept all the same."""
     batch.products("A", "B")
-    stopped = threading.Event()
+    begun, stopped = threading.Event(), threading.Event()
 
     class Slow(ScriptedGenerator):
         def generate(self, request: ImageRequest) -> GeneratedImage:
-            if request.sku == "B":
-                assert stopped.wait(10)
+            if request.sku == "A":
+                assert begun.wait(60)
+            else:
+                begun.set()
+                assert stopped.wait(60)
                 time.sleep(0.05)
             try:
                 return super().generate(request)

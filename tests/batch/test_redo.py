@@ -10,7 +10,7 @@ from flows.batch.jobs import Source
 from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted
 from flows.batch.redo import find_redo, redo_jobs
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 from flows.batch.settings import RedoSettings
 from flows.batch.verify import verify_image
 

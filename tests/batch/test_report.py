@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from flows.batch.report import MANIFEST_COLUMNS, Report, write_report
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 STARTED = datetime(2026, 1, 12, 5, 3, tzinfo=UTC)
 COLUMNS = ("sku", "name", "note")

@@ -12,7 +12,7 @@ from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted
 from flows.batch.report import MANIFEST_COLUMNS
 from flows.batch.request import Request
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 from flows.batch.run import BatchRun
 
 TEXT = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from slack_server import invalid
 
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 from flows.batch.slack_message import Links, Picture, end_message, is_public, start_message, without_pictures
 from flows.batch.summary import Summary
 

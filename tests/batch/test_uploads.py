@@ -15,7 +15,7 @@ from flows.batch.ledger_tables import State
 from flows.batch.plan import plan_batch
 from flows.batch.publishing import PublishRow
 from flows.batch.purchase import Bought
-from flows.batch.rows import Status
+from flows.batch.row_report import Status
 from flows.batch.run import BatchRun
 from flows.batch.stored_reports import folder_of, upload_reports
 from flows.batch.stores import NEVER

@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from flows.batch.report import Report, write_report
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 NASTY = "</script><img src=x onerror=\"document.title='owned'\"><b id=owned>"
 LONG = "스튜디오 조명, 부드러운 그림자, 정면에서 본 모습, 상업용 사진, 주름 없는 원단"

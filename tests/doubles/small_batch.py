@@ -33,7 +33,7 @@ from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Purchase, Standstill
 from flows.batch.redo import find_redo, redo_jobs
 from flows.batch.request import Request
-from flows.batch.rows import RowReport
+from flows.batch.row_report import RowReport
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings, RedoSettings
 from flows.batch.slots import RunStopped

@@ -28,7 +28,7 @@ from prefect.states import AwaitingRetry, Crashed, Running, Suspended
 from served import REPO, Served, copy_of_repo
 
 from flows.tasks.automations import FLOWS, NAME, SILENCE_S, crash_automation, set_up_crash_automation
-from flows.tasks.leaving import tell_it_left
+from flows.tasks.suspend_event import tell_it_left
 
 EXAMPLES = "examples/automations"
 PATIENCE_S = 120

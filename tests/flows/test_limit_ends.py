@@ -22,9 +22,9 @@ from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Advanced
 from flows.batch.slots import Slots
 from flows.generate_images import generate_images
-from flows.tasks.last_words import STANDS_STILL_S, until_heard
 from flows.tasks.limits import leased
-from flows.tasks.starts import PER_MINUTE
+from flows.tasks.recording import STANDS_STILL_S, until_heard
+from flows.tasks.requests_per_minute import PER_MINUTE
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

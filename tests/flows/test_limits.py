@@ -26,7 +26,7 @@ from flows.tasks.leases import LEASE_S, RENEW_S, Leases
 from flows.tasks.limit_setup import set_up_limits
 from flows.tasks.limit_share import DEMAND, read_limit
 from flows.tasks.limits import find_limit, leased
-from flows.tasks.starts import PER_MINUTE, burst_and_decay
+from flows.tasks.requests_per_minute import PER_MINUTE, burst_and_decay
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 FEW_S = 0.05

@@ -13,7 +13,7 @@ from deployed import Deployed
 from PIL import Image
 from recorded import Recorded
 
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 from flows.batch.small_sheet import MOST_BYTES, small_pictures
 from flows.tasks.progress_artifact import Pace, told
 

@@ -15,8 +15,8 @@ from flows.batch.form_words import in_form_words
 from flows.batch.problems import NotStarted
 from flows.batch.reading import read_settings
 from flows.batch.settings_groups import Form
-from flows.tasks.ending import this_run
-from flows.tasks.leaving import tell_it_left
+from flows.tasks.final_states import this_run
+from flows.tasks.suspend_event import tell_it_left
 
 Settings = TypeVar("Settings", bound=Form)
 MOST_PROBLEMS = 20

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from flows.batch.ledger_tables import Delivered, State, deliveries, images, owners, places, rows, runs
 from flows.batch.owners import is_alive
-from flows.batch.rows import RowReport, Status
+from flows.batch.row_report import RowReport, Status
 
 UNSETTLED = "A call was under way when its run ended. The next run finds out what became of it; that costs nothing."
 
