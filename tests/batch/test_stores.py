@@ -6,6 +6,7 @@ import pytest
 from scripted_generator import picture
 from small_batch import FileServer, SmallBatch, file_server
 
+from blocks.errors import DeliveryUnavailable
 from flows.batch import stores
 from flows.batch.finish import Finish
 from flows.batch.jobs import Job
@@ -208,3 +209,20 @@ def test_a_finish_that_cannot_be_written_ends_the_run(output: OutputFolder, job:
         output.finish(sized, place)
     (output.root / "images").unlink()
     assert output.has(sized, output.finish(sized, place))
+
+
+def test_a_store_that_is_down_loses_no_image(output: OutputFolder, job: Job, server: FileServer) -> None:
+    """The provider's address is tried all the same; where that is gone, nobody says that the image is lost."""
+    place, standing = kept(output, job, picture())
+    (output.root / place.path).unlink()
+    server.files["/kept.png"] = picture()
+
+    def down(_path: Path) -> str:
+        raise DeliveryUnavailable("The store is down.")
+
+    scratch = output.open_call("call-2")
+    with pytest.raises(DeliveryUnavailable):
+        output.restore(job, replace(standing, url=f"{server.address}/gone"), [place], scratch, stored=down)
+    there = replace(standing, url=f"{server.address}/kept.png")
+    _, found = output.restore(job, there, [place], scratch, stored=down)
+    assert (output.root / found.path).read_bytes() == picture()

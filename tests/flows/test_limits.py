@@ -1,6 +1,7 @@
 """The limit that runs share, on a real Prefect server: leased, shared, changed in the UI, lost, and free again."""
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
@@ -22,9 +23,10 @@ from seaweed import free_ports
 
 from blocks import AnyCap
 from flows.batch.slots import RunStopped, Slots
+from flows.tasks import limit_share
 from flows.tasks.leases import LEASE_S, RENEW_S, Leases
 from flows.tasks.limit_setup import set_up_limits
-from flows.tasks.limit_share import DEMAND, read_limit
+from flows.tasks.limit_share import DEMAND, LimitShare, read_limit
 from flows.tasks.limits import find_limit, leased
 from flows.tasks.requests_per_minute import PER_MINUTE, burst_and_decay
 
@@ -70,9 +72,10 @@ class Run:
         self.slots = Slots(wide)
         self.calls: list[float] = []
         self._name = name
-        self._threads = [threading.Thread(target=self._call) for _ in range(2 * wide)]
+        self._threads = [threading.Thread(target=self.call) for _ in range(2 * wide)]
 
-    def _call(self) -> None:
+    def call(self) -> None:
+        """Make calls until the run is stopped."""
         try:
             while True:
                 with self.slots.hold():
@@ -213,6 +216,31 @@ def test_a_limit_is_kept_to_as_a_person_changes_it(client: SyncPrefectClient) ->
         until(lambda: run.slots.in_flight == 3)
         client.delete_global_concurrency_limit_by_name(name)
         until(lambda: run.slots.in_flight == 8)
+
+
+def test_a_run_that_gets_no_slot_says_so(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log tells which limit it waits for and that all of it is taken, once, and it makes no call."""
+    monkeypatch.setattr(limit_share, "NONE_S", 1.0)
+    name = make_limit(client, 2)
+    assert Leases(client, name, None).take_up_to(2) == 2
+    run, done = Run(name, 1), threading.Event()
+    run.slots.allow(0)
+    share = LimitShare(run.slots, name, 1, client, None, logging.getLogger("a run"))
+    follower = threading.Thread(target=share.follow, args=(threading.Event(), done))
+    row = threading.Thread(target=run.call)
+    for thread in (follower, row):
+        thread.start()
+    until(lambda: f"No slot of {name}" in caplog.text)
+    assert "2 of 2 are taken" in caplog.text
+    time.sleep(3)
+    done.set()
+    run.slots.stop(RunStopped("over"))
+    for thread in (follower, row):
+        thread.join(30)
+    assert caplog.text.count("No slot of") == 1
+    assert run.calls == []
 
 
 def test_a_lease_that_the_server_forgot_is_lost_and_its_slots_are_free(
