@@ -41,7 +41,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         return int(options.call(options))
     except NotStarted as error:
-        _print_problems(error)
+        for line in error.lines(MOST_PROBLEMS):
+            _say(line)
         return 2
     except LedgerUnavailable as error:
         _say(f"{error} Nothing was started.")
@@ -219,14 +220,6 @@ def _print_plan(planned: "Plan") -> None:
 
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=False, indent=2))
-
-
-def _print_problems(error: NotStarted) -> None:
-    for problem in error.problems[:MOST_PROBLEMS]:
-        _say(str(problem))
-    if len(error.problems) > MOST_PROBLEMS:
-        _say(f"... and {len(error.problems) - MOST_PROBLEMS:,} more.")
-    _say("Nothing was started and nothing was bought.")
 
 
 def _say(text: str) -> None:

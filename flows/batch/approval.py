@@ -21,6 +21,7 @@ from flows.batch.publishing import PublishRow
 from flows.batch.redo import find_redo, redo_jobs
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings, RedoSettings
+from flows.batch.words import counted
 
 MARK = 12  # hex digits, as an image's file name has them
 _MOST_TEMPLATES = 20
@@ -162,7 +163,7 @@ def leave_out(waiting: Sequence[PublishRow], skus: Sequence[str], run: BatchRun)
 def purchase_told(plan: Plan, hours: int) -> str:
     """The question before buying, as Markdown."""
     lines = [
-        f"**{_count(len(plan.to_buy), 'image')} to buy from {plain(plan.batch.csv)}, {price_told(plan)}.**",
+        f"**{counted(len(plan.to_buy), 'image')} to buy from {plain(plan.batch.csv)}, {price_told(plan)}.**",
         "",
         "| model | images | about |",
         "|---|---:|---:|",
@@ -189,7 +190,7 @@ def price_told(plan: Plan) -> str:
 def publishing_told(plan: Plan, counts: str, sheet: str, hours: int) -> str:
     """The question before publishing, as Markdown. `sheet` is where the contact sheet is."""
     link = f"[Contact sheet]({sheet})" if sheet.startswith(("https://", "http://")) else f"Contact sheet: `{sheet}`"
-    waiting = _count(len(plan.to_publish), "image")
+    waiting = counted(len(plan.to_publish), "image")
     return "\n".join([f"**{waiting} to publish.** {counts}.", "", link, "", _until(hours, "nothing is published")])
 
 
@@ -216,8 +217,4 @@ def _beginning(text: str) -> str:
 
 
 def _until(hours: int, otherwise: str) -> str:
-    return f"Without an answer within {_count(hours, 'hour')} the run ends, {otherwise}, and all it has is kept."
-
-
-def _count(count: int, of: str) -> str:
-    return f"1 {of}" if count == 1 else f"{count:,} {of}s"
+    return f"Without an answer within {counted(hours, 'hour')} the run ends, {otherwise}, and all it has is kept."

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +16,7 @@ from flows.batch.files import replacing
 from flows.batch.prices import dollars
 from flows.batch.report_totals import PAGE_ROWS, PageRows, digest
 from flows.batch.row_report import RowReport, Status
+from flows.batch.words import duration
 
 if TYPE_CHECKING:
     from flows.batch.report import Report
@@ -116,18 +116,10 @@ def _summary(report: "Report") -> dict[str, object]:
         "price": f"{about}{dollars(totals.price_usd)}",
         "proofs": totals.proofs,
         "paid_more_than_once": totals.paid_more_than_once,
-        "took": _duration(ended - started),
+        "took": duration((ended - started).total_seconds()),
         "started": f"{started:%Y-%m-%d %H:%M}",
         "ended": f"{ended:%H:%M %Z}" if same_day else f"{ended:%Y-%m-%d %H:%M %Z}",
     }
-
-
-def _duration(took: timedelta) -> str:
-    seconds = max(0, round(took.total_seconds()))
-    hours, minutes = seconds // 3600, seconds // 60 % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
 
 
 def _with_earlier_lines(rows: Iterable[RowReport]) -> Iterator[tuple[RowReport, int]]:

@@ -20,6 +20,7 @@ from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.stores import OutputFolder
 from flows.batch.uploads import StoreRow
+from flows.batch.words import counted
 
 MANY_CHANGED = 100
 SAMPLES = 3
@@ -75,9 +76,9 @@ class Plan:
     @property
     def headline(self) -> str:
         """The plan in one sentence."""
-        what = (
-            f"{len(self.to_buy):,} images to buy, {dollars_or_free(self.cost_usd)}" if self.to_buy else "nothing to buy"
-        )
+        what = "nothing to buy"
+        if self.to_buy:
+            what = f"{counted(len(self.to_buy), 'image')} to buy, {dollars_or_free(self.cost_usd)}"
         later = [
             f", {len(rows):,} to {verb}"
             for rows, verb in ((self.to_store, "store"), (self.to_publish, "publish"))

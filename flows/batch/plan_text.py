@@ -7,6 +7,7 @@ from flows.batch.comparison import SIZES, Comparison
 from flows.batch.ledger_tables import State
 from flows.batch.plan import Plan
 from flows.batch.prices import dollars, dollars_or_free
+from flows.batch.words import counted
 
 SMALL_DOLLARS = Decimal("0.1")
 WHOLE_DOLLARS = 100
@@ -23,7 +24,7 @@ NOTES = {
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan, a line at a time."""
     batch = plan.batch
-    yield f"{batch.csv}: {_count(len(batch.rows), 'row')}, {_count(len(batch.jobs), 'image')}"
+    yield f"{batch.csv}: {counted(len(batch.rows), 'row')}, {counted(len(batch.jobs), 'image')}"
     yield f"  {plan.new:>7,}  new"
     for count, what in (
         (plan.changed, "changed, would be made anew"),
@@ -52,7 +53,7 @@ def _money(plan: Plan) -> Iterator[str]:
         yield "  Nothing to buy."
         return
     rest = f", and {plan.unpriced:,} whose price nobody knows" if plan.unpriced else ""
-    yield f"  To buy: {_count(len(plan.to_buy), 'image')}, {dollars_or_free(plan.cost_usd)}{rest}"
+    yield f"  To buy: {counted(len(plan.to_buy), 'image')}, {dollars_or_free(plan.cost_usd)}{rest}"
     for cost in plan.costs:
         price = "price not known" if cost.usd is None else dollars_or_free(cost.usd)
         yield f"  {cost.images:>7,}  {cost.model:<20} {price}"
@@ -80,7 +81,3 @@ def _rounded(usd: Decimal) -> str:
     if usd < SMALL_DOLLARS:
         return dollars(usd)
     return f"${usd:,.2f}" if usd < WHOLE_DOLLARS else f"${usd:,.0f}"
-
-
-def _count(count: int, of: str) -> str:
-    return f"1 {of}" if count == 1 else f"{count:,} {of}s"

@@ -35,3 +35,10 @@ class NotStarted(Exception):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+    def lines(self, most: int) -> list[str]:
+        """What to mend, a line each and no more than so many, and that nothing has happened."""
+        told = [str(problem) for problem in self.problems[:most]]
+        if len(self.problems) > most:
+            told.append(f"... and {len(self.problems) - most:,} more.")
+        return [*told, "Nothing was started and nothing was bought."]

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from flows.batch.prices import dollars, dollars_or_free, for_about
 from flows.batch.summary import Summary
+from flows.batch.words import duration
 
 Message = dict[str, Any]
 
@@ -74,7 +75,7 @@ def end_message(title: str, summary: Summary, links: Links, pictures: Iterable[P
     facts |= {
         "Bought now": f"{summary.bought:,}",
         "Cost": f"{dollars_or_free(summary.spent_usd)}{doubt}",
-        "Time": _duration(summary.seconds),
+        "Time": duration(summary.seconds),
     }
     blocks += _fields(facts)
     if summary.failures:
@@ -169,13 +170,6 @@ def is_public(url: str) -> bool:
 
 def _image(picture: Picture) -> Message:
     return {"type": "image", "image_url": picture.url, "alt_text": _cut(picture.sku, _NAME) or "image"}
-
-
-def _duration(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    if whole >= 3600:  # noqa: PLR2004 - an hour
-        return f"{whole // 3600} h {whole // 60 % 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"  # noqa: PLR2004 - a minute
 
 
 def _cut(text: str, most: int) -> str:

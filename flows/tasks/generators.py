@@ -1,14 +1,14 @@
 """Finding the image generator that a batch names."""
 
-from prefect.blocks.core import Block
-
 import blocks
 from blocks import ImageGenerator
 from blocks.errors import StopError
 from flows.batch.jobs import Source
 from flows.batch.problems import NotStarted, Problem
+from flows.tasks.block_documents import load_block
 
 BUILT_IN = {"proof": "Proof", "anycap": "AnyCap"}
+MEND = f"Name one of {', '.join(BUILT_IN)}, or a block as type-slug/name that the server has."
 
 
 def load_generator(name: str) -> ImageGenerator:
@@ -19,17 +19,7 @@ def load_generator(name: str) -> ImageGenerator:
     if name in BUILT_IN:
         built_in: type[ImageGenerator] = getattr(blocks, BUILT_IN[name])
         return built_in()
-    if "/" not in name:
-        raise _unknown(f"There is no image generator {name!r}.")
-    for ours in blocks.__all__:  # a document finds its class only once that is loaded
-        getattr(blocks, ours)
-    try:
-        block = Block.load(name)
-    except ValueError as error:  # what it raises where the server has no such document, or no such block type
-        raise _unknown(f"The Prefect server has no block {name!r}.") from error
-    if not isinstance(block, ImageGenerator):
-        raise _unknown(f"The block {name!r} is no image generator but a {type(block).__name__}.")
-    return block
+    return load_block(name, ImageGenerator, "image generator", MEND)  # type: ignore[type-abstract]  # none is made
 
 
 def source_of(generator: ImageGenerator) -> Source:
@@ -43,9 +33,3 @@ def check_generator(generator: ImageGenerator) -> None:
         generator.check()
     except StopError as error:
         raise NotStarted([Problem(str(error), "")]) from error
-
-
-def _unknown(what: str) -> NotStarted:
-    return NotStarted(
-        [Problem(what, f"Name one of {', '.join(BUILT_IN)}, or a block as type-slug/name that the server has.")]
-    )

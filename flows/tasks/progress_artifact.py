@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from flows.batch.prices import dollars
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.run import BatchRun
+from flows.batch.words import about
 from flows.tasks.final_states import this_run
 from flows.tasks.stopping import UNREACHABLE
 
@@ -71,7 +72,7 @@ def told(ended: int, failed: int, rows: int, spent: str, per_minute: float) -> s
     if per_minute >= 1:
         parts.append(f"{per_minute:,.0f} rows a minute")
         if rows > ended:
-            parts.append(f"about {_duration(60 * (rows - ended) / per_minute)} left")
+            parts.append(f"about {about(60 * (rows - ended) / per_minute)} left")
     return ", ".join(parts)
 
 
@@ -123,10 +124,3 @@ def _spent(run: BatchRun) -> str:
     except LedgerUnavailable:
         return ""  # the calls under way meet the same, and say so
     return f"{dollars(usd)} spent" if usd else "nothing spent"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004 - an hour

@@ -38,7 +38,7 @@ def refused_in_words(flow: Callable[[Settings], State[Any]]) -> Callable[[Settin
         try:
             return flow(read_settings(kind, settings))
         except NotStarted as error:
-            told = _told(error)
+            told = in_form_words("\n".join(error.lines(MOST_PROBLEMS)))
             get_run_logger().error(told)
             return Failed(name="NotStarted", message=told, data=error)
         except Pause:
@@ -52,10 +52,3 @@ def refused_in_words(flow: Callable[[Settings], State[Any]]) -> Callable[[Settin
 def _is_news(record: logging.LogRecord) -> bool:
     """False for the Python of an end that the flow has told already, or whose exception is in the log before it."""
     return record.msg != "Engine execution exited with unexpected exception"
-
-
-def _told(error: NotStarted) -> str:
-    lines = [str(problem) for problem in error.problems[:MOST_PROBLEMS]]
-    if len(error.problems) > MOST_PROBLEMS:
-        lines.append(f"... and {len(error.problems) - MOST_PROBLEMS:,} more.")
-    return in_form_words("\n".join(lines)) + "\nNothing was started and nothing was bought."

@@ -10,6 +10,7 @@ from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Approve
+from flows.batch.words import counted
 from flows.tasks.approval import Terminal, terminal
 
 _OTHERWISE = "Give --yes to go on without being asked, leave out --approve, or start a deployment from the UI."
@@ -28,7 +29,7 @@ def ask_to_buy(batch: BatchSettings, plan: Plan, *, said_yes: bool) -> BatchSett
         return batch.model_copy(update={"approve": Approve.NO})
     if batch.approve is Approve.BEFORE_PUBLISHING or not plan.to_buy:
         return batch
-    if not _is_yes(f"Buy {len(plan.to_buy):,} images {price_told(plan)}?"):
+    if not _is_yes(f"Buy {counted(len(plan.to_buy), 'image')} {price_told(plan)}?"):
         raise NotStarted([Problem("It was not approved.", "")])
     return batch
 
