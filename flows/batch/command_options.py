@@ -100,7 +100,7 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         dest="confirm_changed",
-        help="buy even if over 100 rows have changed",
+        help="answer yes to every question: over 100 rows that have changed, and --approve",
     )
 
 

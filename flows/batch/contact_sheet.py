@@ -31,7 +31,6 @@ MEANINGS = {
     Status.INVALID: "The row can't be used as it is; nothing was bought.",
     Status.UNKNOWN: "The call got no answer and may have been charged; --retry-unknown buys it again.",
     Status.LOST: "Bought, and its file is nowhere to be found; --rebuy-lost buys it again.",
-    Status.SKIPPED: "Left out of this run.",
 }
 
 # No text may end the script element it stands in, nor its line for an older parser.

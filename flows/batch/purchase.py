@@ -48,11 +48,10 @@ class Standstill(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """A row's image, at hand in the output folder. `fresh`: whether a call was made for it now."""
+    """A row's image, at hand in the output folder."""
 
     job: Job
     place: Place
-    fresh: bool
 
 
 @dataclass(slots=True)
@@ -88,13 +87,12 @@ class Purchase:
         LedgerUnavailable, which end the run and lose nothing that was bought.
         """
         try:
-            place, fresh = self._get(job)
-            return self._finished(job, place, fresh=fresh)
+            return self._finished(job, self._get(job))
         except (StoreUnusable, LedgerUnavailable) as error:
             self.slots.stop(error)
             raise
 
-    def _get(self, job: Job) -> tuple[Place, bool]:
+    def _get(self, job: Job) -> Place:
         tries = _Tries()
         while True:
             with self.slots.hold() as call:
@@ -104,17 +102,17 @@ class Purchase:
                 self.slots.let_others_begin()  # the slot is free again, and the next call goes first
                 bought = self._settle(*asked, tries)
                 if bought is not None:
-                    return bought, True
+                    return bought
             elif asked.state in {State.BOUGHT, State.LOST} and not tries.gone:
                 place = self._restore(job, asked, tries)
                 if place is not None:
-                    return place, False
+                    return place
             elif not asked.state.in_flight:
                 raise Standstill(asked)
             else:
                 found = self._look_up(job, asked)
                 if found is not None:
-                    return found, True
+                    return found
 
     def _take(self, job: Job, tries: _Tries) -> Attempt | Standing:
         folder = self.output.open_call(new_attempt_id())
@@ -132,7 +130,7 @@ class Purchase:
             self.output.close_call(folder)
         return taken
 
-    def _ask(self, attempt: Attempt, tries: "_Tries", call: Call) -> GeneratedImage | ImageGenerationError:
+    def _ask(self, attempt: Attempt, tries: _Tries, call: Call) -> GeneratedImage | ImageGenerationError:
         """Make one call. Where the provider asks for patience, or won't serve anybody, no other call starts."""
         try:
             image = self._answer(attempt, self.generator.generate)
@@ -149,7 +147,7 @@ class Purchase:
         self.slots.answered()
         return image
 
-    def _settle(self, attempt: Attempt, answer: GeneratedImage | ImageGenerationError, tries: "_Tries") -> Place | None:
+    def _settle(self, attempt: Attempt, answer: GeneratedImage | ImageGenerationError, tries: _Tries) -> Place | None:
         """Write down what came of a call. None where another is due: after patience, or after one paid for nothing."""
         try:
             if isinstance(answer, ImageGenerationError):
@@ -274,10 +272,10 @@ class Purchase:
             self.output.close_call(scratch)
         return place
 
-    def _finished(self, job: Job, place: Place, *, fresh: bool) -> Bought:
+    def _finished(self, job: Job, place: Place) -> Bought:
         if (finished := self.output.finish(job, place)) != place:
             self.ledger.put_place(job.key, finished)
-        return Bought(job, finished, fresh)
+        return Bought(job, finished)
 
     def _request(self, attempt: Attempt) -> ImageRequest:
         job = attempt.job

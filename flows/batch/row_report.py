@@ -17,7 +17,6 @@ class Status(StrEnum):
     INVALID = "invalid"
     UNKNOWN = "unknown"
     LOST = "lost"
-    SKIPPED = "skipped"
 
     @property
     def has_image(self) -> bool:
