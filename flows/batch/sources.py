@@ -74,7 +74,7 @@ class CsvSource:
         try:
             copy = copy / Path(_mark(output, run).read_text(encoding="utf-8")).name
             content = copy.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             what = f"The CSV that this run began with, {copy}, can't be read: {error.strerror}."

@@ -344,4 +344,4 @@ def at_a_terminal(folder: Path, arguments: list[str], answers: dict[str, str]) -
             os.write(ours, f"{waiting.pop(0)[1]}\n".encode())
     os.close(ours)
     assert waiting == [], said
-    return run.wait(timeout=60), said
+    return run.wait(timeout=180), said

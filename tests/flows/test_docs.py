@@ -156,7 +156,7 @@ class Reader:
                 stdout=log,
                 stderr=log,
             )
-        self.kept.callback(child.wait, 60)
+        self.kept.callback(child.wait, PATIENCE_S)
         self.kept.callback(child.terminate)
         if "server" in line:
             address = f"http://127.0.0.1:{self.variables['PREFECT_SERVER_API_PORT']}/api"

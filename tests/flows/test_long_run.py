@@ -87,6 +87,6 @@ def _on_a_terminal(folder: Path, arguments: list[str], typed: bytes, variables: 
                 shown += os.read(ours, 4096)
             except OSError:  # the terminal's other end is closed
                 break
-    child.wait(timeout=30)
+    child.wait(timeout=180)
     os.close(ours)
     return child.returncode, shown.decode(errors="replace")
