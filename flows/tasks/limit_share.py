@@ -48,6 +48,13 @@ def read_limit(client: SyncPrefectClient, name: str) -> GlobalConcurrencyLimitRe
         return None
 
 
+def make_demand(client: SyncPrefectClient, limit: str) -> None:
+    """Make the limit by which the runs on this limit tell each other what they want, where it isn't there yet."""
+    if read_limit(client, limit + DEMAND) is None:
+        with suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=limit + DEMAND, limit=ROOM))
+
+
 @dataclass(frozen=True, slots=True)
 class _Others:
     """What is known of all runs on the limit, this one with them."""
@@ -179,9 +186,7 @@ class LimitShare:
                 self._demand.take(wanted)
         found = read_limit(self._client, self._name + DEMAND)
         if found is None:
-            new = GlobalConcurrencyLimitCreate(name=self._name + DEMAND, limit=ROOM)
-            with suppress(ObjectAlreadyExists):
-                self._client.create_global_concurrency_limit(new)
+            make_demand(self._client, self._name)
             self._demand.held.clear()  # a lease on a limit that wasn't there counts for nothing
             if wanted:
                 self._demand.take(wanted)

@@ -4,7 +4,7 @@ One thread a run leases slots in blocks and tells the run's `Slots` how many it 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from threading import Event, Thread
 from uuid import UUID
@@ -19,7 +19,7 @@ from flows.batch.run import BatchRun
 from flows.batch.slots import Slots
 from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.final_states import this_run
-from flows.tasks.limit_share import LimitShare, Log, read_limit
+from flows.tasks.limit_share import LimitShare, Log, make_demand, read_limit
 from flows.tasks.stopping import UNREACHABLE
 
 ANSWER_S = 15.0
@@ -37,6 +37,8 @@ def check_limit(named: str, generator: ImageGenerator) -> str:
     Raises: NotStarted for a named limit that isn't there.
     """
     if found := find_limit(named, generator):
+        with suppress(*UNREACHABLE), get_client(sync_client=True) as client:
+            make_demand(client, found)  # before its shards would, all at once
         return found
     if named:
         mend = "Make it (`rowshot setup` makes rowshot-anycap, `prefect gcl create NAME --limit N` any), or name none."
