@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -15,6 +16,8 @@ from prefect.states import Paused, Pending, Running
 from small_batch import SmallBatch
 
 from blocks.proof import Proof
+from flows.batch.approval import Narrowed, narrowed
+from flows.batch.request import Request
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Advanced
@@ -23,7 +26,7 @@ from flows.batch.slots import Slots
 from flows.tasks import shard_runs
 from flows.tasks.handing_on import kept_only
 from flows.tasks.shard_runs import ShardRuns
-from flows.tasks.shards import generate_in_shards
+from flows.tasks.shards import generate_in_shards, settings_of_shard
 from flows.tasks.stopping import stoppable
 
 PATIENCE_S = 120.0
@@ -178,6 +181,14 @@ def test_a_run_that_is_retried_follows_its_shards_however_few_rows_are_left(
 
     client.create_deployment(client.create_flow(retried), "nobody")
     retried(f"{retried.name}/nobody")
+
+
+def test_a_cap_that_was_lowered_in_an_approval_holds_for_shards(small: SmallBatch) -> None:
+    """They are given what the person let the run spend, not what the form had."""
+    batch = small.settings(max_cost_usd="25")
+    run = small.open(batch)
+    narrowed(small.plan(), Narrowed(max_cost_usd="0.01"), run)
+    assert Request.of(settings_of_shard(batch, run)).caps.run_usd == Decimal("0.01")
 
 
 def test_a_shard_is_paused_with_its_run(client: SyncPrefectClient) -> None:
