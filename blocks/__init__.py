@@ -1,4 +1,4 @@
-"""Every door to the outside, each a Prefect block. Loaded on first use: the types and errors beside it need no Prefect.
+"""Doors to the outside, as Prefect blocks. Loaded on first use: the types and errors beside them need no Prefect.
 
 `prefect block register -m blocks` registers every class named here.
 """
@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blocks.anycap import AnyCap
-    from blocks.cms import CmsSite
-    from blocks.image_generator import ImageGenerator
-    from blocks.proof import Proof
+    from blocks.anycap import AnyCap as AnyCap
+    from blocks.cms import CmsSite as CmsSite
+    from blocks.image_generator import ImageGenerator as ImageGenerator
+    from blocks.proof import Proof as Proof
 
 _HOMES = {
     "AnyCap": "blocks.anycap",
@@ -19,7 +19,7 @@ _HOMES = {
     "Proof": "blocks.proof",
 }
 
-__all__ = ["AnyCap", "CmsSite", "ImageGenerator", "Proof"]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
