@@ -82,6 +82,26 @@ def hundred_thousand_rows(figures: Figures) -> list[tuple[str, ...]]:
     return [("", *(f"{one['rows']:,} rows" for one in sizes)), *rows]
 
 
+def shared_limit(figures: Figures) -> list[tuple[str, str]]:
+    """Two runs on one limit, and a provider that takes fewer calls than the limit says."""
+    two, fewer = figures["two_runs"], figures["provider_takes_fewer"]
+    each = " and ".join(f"{share:.3f}" for share in two["used_by_each"])
+    return [
+        (f"two runs on a limit of {two['limit']}: in flight at most", f"**{two['most_in_flight']}**"),
+        ("of the limit, used in the steady middle", f"**{two['used']:.3f}** ({each})"),
+        ("the second run's wait for its first slot", f"{two['second_waited_s']:g} s"),
+        (
+            f"a limit of {fewer['limit']}, a provider that takes {fewer['takes']}: refused after ten seconds",
+            _percent(fewer),
+        ),
+        (f"throughput, of {fewer['takes']}", f"**{fewer['throughput_share']:.3f}**"),
+    ]
+
+
+def _percent(fewer: Figures) -> str:
+    return f"{100 * fewer['refused_share_later']:.2f} % ({fewer['refused']} in all)"
+
+
 def start(figures: Figures) -> list[tuple[str, str]]:
     """The parts of the start, Prefect's own and ours."""
     names = {
@@ -100,7 +120,7 @@ def start(figures: Figures) -> list[tuple[str, str]]:
 
 
 TABLES: Mapping[str, Callable[[Figures], list[Any]]] = {
-    one.__name__: one for one in (ways_to_map, ten_thousand_rows, hundred_thousand_rows, start)
+    one.__name__: one for one in (ways_to_map, ten_thousand_rows, hundred_thousand_rows, shared_limit, start)
 }
 
 
