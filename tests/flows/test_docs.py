@@ -89,6 +89,16 @@ export ROWSHOT_LEDGER=postgresql+psycopg://rowshot:<LEDGER_DATABASE_PASSWORD>@12
 )
 
 
+def end(child: "subprocess.Popen[bytes]") -> None:
+    """End what a page has started to go on for ever; Prefect's worker does not always end by itself."""
+    child.terminate()
+    try:
+        child.wait(60)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
 @dataclass
 class Reader:
     """Somebody with a clone and a terminal."""
@@ -156,8 +166,7 @@ class Reader:
                 stdout=log,
                 stderr=log,
             )
-        self.kept.callback(child.wait, PATIENCE_S)
-        self.kept.callback(child.terminate)
+        self.kept.callback(end, child)
         if "server" in line:
             address = f"http://127.0.0.1:{self.variables['PREFECT_SERVER_API_PORT']}/api"
             until(lambda: answers(address), PATIENCE_S)
