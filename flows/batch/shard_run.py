@@ -43,8 +43,7 @@ def left_of_shard(run: BatchRun, number: int, jobs: Sequence[Job]) -> Left:
 
 def has_shards(run: BatchRun) -> bool:
     """Whether shards of this very run may go on from before it died."""
-    under_way = {ShardState.WAITING, ShardState.UNDER_WAY}
-    return any(shard.state in under_way for shard in run.ledger.shards.of_run(run.id))
+    return any(not shard.state.is_over for shard in run.ledger.shards.of_run(run.id))
 
 
 def end_shard(run: BatchRun, number: int) -> None:

@@ -28,6 +28,14 @@ class ShardState(StrEnum):
     INTERRUPTED = "interrupted"
     DROPPED = "dropped"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody works on it any more, or will."""
+        return self not in _NOT_OVER
+
+
+_NOT_OVER = (ShardState.WAITING, ShardState.UNDER_WAY)
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -104,7 +112,7 @@ class Shards:
     def forget_jobs(self, run: str) -> None:
         """Let go what the shards of a run were to buy: they are done with, and their rows are in the reports."""
         with self._database.writing() as connection:
-            mine = (shards.c.run == run, shards.c.state.not_in([ShardState.WAITING, ShardState.UNDER_WAY]))
+            mine = (shards.c.run == run, shards.c.state.not_in(_NOT_OVER))
             connection.execute(update(shards).where(*mine).values(jobs=_packed([])))
 
     def _set(self, run: str, number: int, **values: Any) -> None:

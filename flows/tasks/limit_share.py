@@ -117,12 +117,15 @@ class LimitShare:
 
     @property
     def _kept(self) -> int:
-        return self._leases.slots - sum(lease.slots for lease in self._going)
+        return sum(lease.slots for lease in self._kept_leases)
+
+    @property
+    def _kept_leases(self) -> list[Lease]:
+        return [lease for lease in self._leases.held if lease not in self._going]
 
     def _look(self, now: float) -> float:
         """See what there is, take or mark to be given back; gives the seconds until the next look."""
         if self._leases.renew():
-            self._going = [lease for lease in self._going if lease in self._leases.held]
             self._slots.allow(self._kept)
         limit = read_limit(self._client, self._name)
         if limit is None or not limit.active:  # deleted or switched off by a person, who means it
@@ -196,7 +199,7 @@ class LimitShare:
 
     def _give_up(self, slots: int) -> None:
         """Let no new call use so many slots, and give them back as calls end."""
-        kept = [lease for lease in self._leases.held if lease not in self._going]
+        kept = self._kept_leases
         self._going += [kept[place] for place in to_give_back([lease.slots for lease in kept], slots)]
         self._slots.allow(self._kept)
         self._let_go()

@@ -96,7 +96,7 @@ class ShardRuns:
         shards = self._run.ledger.shards
         found: set[tuple[str, str, str]] = set()
         for shard in shards.of_run(self._run.id):
-            if shard.state not in {ShardState.WAITING, ShardState.UNDER_WAY}:
+            if shard.state.is_over:
                 continue
             known = self._known(client, shard.number, shard.tries) if shard.tries else None
             if known is None or known.state is None or known.state.is_final() or known.state.is_cancelling():
@@ -199,10 +199,8 @@ class ShardRuns:
         over = state is None or state.is_final()  # none: somebody has deleted it
         live = self._live[shard.number]
         left = shard.state is not ShardState.WAITING and not shard.is_held and not over
-        is_gone, live.is_left = (
-            left and live.is_left,
-            left,
-        )  # only when seen twice: one that ends well needs a moment to tell the server
+        is_gone = left and live.is_left  # only when seen twice: one that ends well needs a moment to tell the server
+        live.is_left = left
         if shard.state in {ShardState.ENDED, ShardState.STOPPED, ShardState.INTERRUPTED}:
             if over or is_gone:
                 self._over(shard)

@@ -64,6 +64,17 @@ def tries(run: BatchRun) -> list[int]:
     return [shard.tries for shard in run.ledger.shards.of_run(run.id)]
 
 
+def follow(client: SyncPrefectClient, body: Callable[[str], None]) -> None:
+    """Do this in a flow, with a deployment whose flow runs nobody takes."""
+
+    @flow(name=f"followed-{uuid4().hex[:8]}")
+    def followed(deployment: str) -> None:
+        body(deployment)
+
+    client.create_deployment(client.create_flow(followed), "nobody")
+    followed(f"{followed.name}/nobody")
+
+
 def beside(work: Callable[[], None]) -> threading.Thread:
     """Do this in another thread, with this one's server."""
     thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
@@ -108,13 +119,8 @@ def test_a_shard_that_dies_after_its_end_is_not_waited_for(small: SmallBatch, cl
         for number in (1, 2, 3):
             run.ledger.shards.end(run.id, number, ShardState.ENDED)
 
-    @flow(name=f"silent-{uuid4().hex[:8]}")
-    def silent(deployment: str) -> None:
-        ShardRuns(run, batch, deployment, 3).have(jobs, 1)
-
-    client.create_deployment(client.create_flow(silent), "nobody")
     beside(end)
-    silent(f"{silent.name}/nobody")
+    follow(client, lambda deployment: ShardRuns(run, batch, deployment, 3).have(jobs, 1))
     assert run.slots.stopped is None
 
 
@@ -135,13 +141,8 @@ def test_a_shard_whose_worker_is_gone_before_it_begins_is_started_again(
         told.append(str(client.read_flow_run(first).state))
         run.ledger.shards.end(run.id, 1, ShardState.ENDED)
 
-    @flow(name=f"gone-{uuid4().hex[:8]}")
-    def gone(deployment: str) -> None:
-        ShardRuns(run, batch, deployment, 1).have(jobs, 3)
-
-    client.create_deployment(client.create_flow(gone), "nobody")
     beside(lose)
-    gone(f"{gone.name}/nobody")
+    follow(client, lambda deployment: ShardRuns(run, batch, deployment, 1).have(jobs, 3))
     assert run.slots.stopped is None
     assert "A worker took it, and it had not begun" in told[0]
 
@@ -158,7 +159,6 @@ def test_a_run_that_is_retried_follows_its_shards_however_few_rows_are_left(
     """What goes on in a shard from before is waited for, and bought by nobody else."""
     jobs = small.jobs()
 
-    @flow(name=f"retried-{uuid4().hex[:8]}")
     def retried(deployment: str) -> None:
         advanced = Advanced(shard_rows=3, shard_deployment=deployment, ledger=small.where)
         batch = small.settings().model_copy(update={"advanced": advanced})
@@ -179,8 +179,7 @@ def test_a_run_that_is_retried_follows_its_shards_however_few_rows_are_left(
         assert run.slots.stopped is None
         assert not run.ledger.standings(job.key for job in jobs)
 
-    client.create_deployment(client.create_flow(retried), "nobody")
-    retried(f"{retried.name}/nobody")
+    follow(client, retried)
 
 
 def test_a_cap_that_was_lowered_in_an_approval_holds_for_shards(small: SmallBatch) -> None:
