@@ -98,6 +98,13 @@ def process_of_shard(ledger: Ledger, number: int) -> int:
     return found or 0
 
 
+def once_it_buys(name: str, ledger: Ledger, provider: AnyCapServer, recorded: Recorded) -> UUID:
+    """The flow run of a batch, once a call of its first shard is at the provider."""
+    until(lambda: bool(process_of_shard(ledger, 1)) and f"product {name[:3]}" in " ".join(provider.calls), PATIENCE_S)
+    (run,) = recorded.flow_runs(f"generate-images / {name}")
+    return run.id
+
+
 def test_a_shard_that_dies_is_started_again_and_buys_nothing_twice(
     buying: Path, provider: AnyCapServer, recorded: Recorded, tmp_path: Path
 ) -> None:
@@ -175,10 +182,9 @@ def test_a_run_that_is_cancelled_cancels_its_shards(
     provider.delay_s = 8.0
 
     def cancel() -> None:
-        until(lambda: bool(process_of_shard(ledger, 1)) and "product can" in " ".join(provider.calls), PATIENCE_S)
-        (run,) = recorded.flow_runs("generate-images / cancelled.csv")
+        run = once_it_buys("cancelled.csv", ledger, provider, recorded)
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Cancelling())
+            client.set_flow_run_state(run, Cancelling())
 
     canceller = threading.Thread(target=copy_context().run, args=(cancel,))
     canceller.start()
@@ -203,10 +209,9 @@ def test_a_run_that_is_suspended_has_its_shards_end(
     provider.delay_s = 8.0
 
     def suspend() -> None:
-        until(lambda: bool(process_of_shard(ledger, 1)) and "product wai" in " ".join(provider.calls), PATIENCE_S)
-        (run,) = recorded.flow_runs("generate-images / waiting.csv")
+        run = once_it_buys("waiting.csv", ledger, provider, recorded)
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Suspended(timeout_seconds=300), force=True)
+            client.set_flow_run_state(run, Suspended(timeout_seconds=300), force=True)
 
     person = threading.Thread(target=copy_context().run, args=(suspend,))
     person.start()
