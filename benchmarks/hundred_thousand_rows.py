@@ -26,6 +26,7 @@ from typing import Any
 import sqlalchemy
 from large import Large, prefix
 from parts import STOP_S, machine, recorded_runs, told
+from processes import end
 from team_server import TeamServer, team_server
 from watching import LeftBehind, Watch
 
@@ -112,12 +113,7 @@ def worker(large: Large, number: int) -> Iterator[int]:
         try:
             yield child.pid
         finally:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            end(child, STOP_S)
 
 
 class State:

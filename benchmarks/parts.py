@@ -27,6 +27,8 @@ RESULTS = Path(__file__).with_name("results")
 DOUBLES = REPO / "tests" / "doubles"
 sys.path[:0] = [str(REPO), str(DOUBLES)]
 
+from processes import end  # noqa: E402 - it is found by the line above
+
 SERVER_READY_S = 120
 STOP_S = 30
 DRAIN_POLL_S = 3
@@ -141,11 +143,7 @@ def prefect_server(folder: Path) -> Iterator[str]:
                 time.sleep(0.2)
             raise SystemExit(f"No Prefect server came up at {url} within {SERVER_READY_S} s")
         finally:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
+            end(child, STOP_S)
 
 
 def cli_environment(url: str) -> dict[str, str]:

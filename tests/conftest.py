@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import end
 
 if TYPE_CHECKING:
     from anycap_server import AnyCapServer
@@ -106,12 +107,7 @@ def prefect_server_url() -> Iterator[str]:
             yield address
         finally:
             _send_last_words()
-            server.terminate()
-            try:
-                server.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            end(server)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from scripted_generator import Draws, ScriptedGenerator, Step, picture
-from small_batch import FileServer, Ran, SmallBatch, buy, dead_process, file_server, put_owner, put_state, table
+from small_batch import FileServer, Ran, SmallBatch, buy, dead_process, put_owner, put_state, table
 
 from blocks.errors import (
     AuthenticationFailed,
@@ -60,7 +60,7 @@ def batch(tmp_path: Path) -> SmallBatch:
 @pytest.fixture
 def server() -> Iterator[FileServer]:
     """A provider's file server."""
-    with file_server() as running:
+    with FileServer() as running:
         yield running
 
 
@@ -301,7 +301,7 @@ def test_a_row_paid_twice_for_nothing_is_lost(batch: SmallBatch) -> None:
 def test_broken_bytes_are_fetched_again_for_nothing(batch: SmallBatch, server: FileServer) -> None:
     """A spoilt download is mended from the answer's address, without a new call."""
     server.files["/a"] = picture("whole", kind="WEBP")
-    generator = scripted(Draws(data=BROKEN.data, url=f"{server.address}/a"))
+    generator = scripted(Draws(data=BROKEN.data, url=f"{server.url}/a"))
     assert isinstance(batch.run(generator).outcomes["A"], Bought)
     assert (generator.charges, server.asked) == (1, ["/a"])
     assert image_of(batch).read_bytes() == picture("whole", kind="WEBP")
@@ -315,7 +315,7 @@ def test_an_image_that_never_came_is_fetched_from_its_address(
 ) -> None:
     """A success without a file, or an answer with nothing but an address, is one call."""
     server.files["/a"] = picture("there")
-    address = f"{server.address}/a"
+    address = f"{server.url}/a"
     if isinstance(step, NoImage):
         step.url = address
     else:
@@ -330,7 +330,7 @@ def test_an_image_that_never_came_is_fetched_from_its_address(
 def test_bytes_that_stay_broken_cost_one_more_call(batch: SmallBatch, server: FileServer) -> None:
     """Broken here and at its address: one new call, and paid twice is told."""
     server.files["/a"] = b"still not an image"
-    generator = scripted(Draws(data=BROKEN.data, url=f"{server.address}/a"))
+    generator = scripted(Draws(data=BROKEN.data, url=f"{server.url}/a"))
     assert isinstance(batch.run(generator).outcomes["A"], Bought)
     assert generator.charges == 2
     assert paid(batch.report("A")) == (2, 2, 2 * PRICE)
@@ -338,7 +338,7 @@ def test_bytes_that_stay_broken_cost_one_more_call(batch: SmallBatch, server: Fi
 
 def test_bytes_broken_twice_are_lost_and_may_yet_be_had(batch: SmallBatch, server: FileServer) -> None:
     """There is no third call; once the provider has mended its file it is taken from there, for nothing."""
-    spoilt = Draws(data=BROKEN.data, url=f"{server.address}/a")
+    spoilt = Draws(data=BROKEN.data, url=f"{server.url}/a")
     generator = scripted(spoilt, spoilt)
     assert isinstance(error_of(batch.run(generator)), SpoiltImage)
     row = batch.report("A")
@@ -375,7 +375,7 @@ def test_another_output_is_filled_from_the_first(batch: SmallBatch) -> None:
 
 def test_a_deleted_image_is_fetched_again(batch: SmallBatch, server: FileServer) -> None:
     """Bought, and the file is gone: the provider's address has it still."""
-    generator = scripted(Draws(url=f"{server.address}/a"))
+    generator = scripted(Draws(url=f"{server.url}/a"))
     batch.run(generator)
     server.files["/a"] = image_of(batch).read_bytes()
     image_of(batch).unlink()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from scripted_generator import picture
-from small_batch import FileServer, SmallBatch, file_server
+from small_batch import FileServer, SmallBatch
 
 from blocks.errors import DeliveryUnavailable
 from flows.batch import stores
@@ -35,7 +35,7 @@ def output(tmp_path: Path) -> OutputFolder:
 @pytest.fixture(scope="module")
 def server() -> Iterator[FileServer]:
     """A provider's file server."""
-    with file_server() as running:
+    with FileServer() as running:
         yield running
 
 
@@ -159,10 +159,10 @@ def test_an_image_is_fetched_from_its_address(
     with pytest.raises(NotFetched, match="gave no address"):
         output.restore(job, standing, [place], scratch)
     with pytest.raises(NotFetched, match="no image any more"):
-        output.restore(job, replace(standing, url=f"{server.address}/page"), [place], scratch)
+        output.restore(job, replace(standing, url=f"{server.url}/page"), [place], scratch)
     with pytest.raises(NotFetched, match="Fetching it again failed"):
-        output.restore(job, replace(standing, url=f"{server.address}/gone"), [place], scratch)
-    _, found = output.restore(job, replace(standing, url=f"{server.address}/one.png"), [place], scratch)
+        output.restore(job, replace(standing, url=f"{server.url}/gone"), [place], scratch)
+    _, found = output.restore(job, replace(standing, url=f"{server.url}/one.png"), [place], scratch)
     assert (output.root / found.path).read_bytes() == picture("one")
 
 
@@ -180,7 +180,7 @@ def test_a_file_without_end_is_not_fetched(tmp_path: Path, server: FileServer, m
     monkeypatch.setattr(stores, "LARGEST_IMAGE_BYTES", 100_000)
     server.files["/large"] = b"x" * 400_000
     with pytest.raises(NotFetched, match="larger than 100,000 bytes"):
-        fetch(f"{server.address}/large", tmp_path / "fetched")
+        fetch(f"{server.url}/large", tmp_path / "fetched")
 
 
 def test_a_full_disk_is_told_before_anything_is_bought(output: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_a_store_that_is_down_loses_no_image(output: OutputFolder, job: Job, ser
 
     scratch = output.open_call("call-2")
     with pytest.raises(DeliveryUnavailable):
-        output.restore(job, replace(standing, url=f"{server.address}/gone"), [place], scratch, stored=down)
-    there = replace(standing, url=f"{server.address}/kept.png")
+        output.restore(job, replace(standing, url=f"{server.url}/gone"), [place], scratch, stored=down)
+    there = replace(standing, url=f"{server.url}/kept.png")
     _, found = output.restore(job, there, [place], scratch, stored=down)
     assert (output.root / found.path).read_bytes() == picture()

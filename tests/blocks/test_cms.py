@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cms_server import Answer, CmsServer, as_json
+from cms_server import CmsServer, as_json
+from http_double import Answer
 from pydantic import SecretStr, ValidationError
 
 from blocks import CmsSite
@@ -41,7 +42,7 @@ class Items:
         if method != "GET":
             self.value = self.find(body)
             if not self.echoes:
-                return 204, {}, b""
+                return Answer(status=204)
         return as_json(self.wrap(self.value))
 
 
@@ -109,9 +110,9 @@ def test_a_success_that_kept_another_value_is_none() -> None:
         (as_json({"error": {"message": "no"}}, 409), DeliveryRefused, "409: no"),
         (as_json({}, 500), DeliveryUnavailable, "later"),
         (as_json({}, 429, **{"Retry-After": "7"}), DeliveryUnavailable, "later"),
-        ((302, {"Location": "http://127.0.0.1:1/login?next=x"}, b""), DeliveryStopped, "final address"),
-        ((200, {"Content-Type": "text/html"}, b"<html>Sign in</html>"), DeliveryStopped, "JSON"),
-        ((200, {}, b" " * 5_000_000), DeliveryStopped, "bytes"),
+        (Answer(status=302, headers={"Location": "http://127.0.0.1:1/login?next=x"}), DeliveryStopped, "final address"),
+        (Answer(b"<html>Sign in</html>", headers={"Content-Type": "text/html"}), DeliveryStopped, "JSON"),
+        (Answer(b" " * 5_000_000), DeliveryStopped, "bytes"),
     ],
 )
 def test_each_refusal_says_what_to_mend(answer: Answer, kind: type[DeliveryError], mend: str) -> None:
@@ -121,13 +122,13 @@ def test_each_refusal_says_what_to_mend(answer: Answer, kind: type[DeliveryError
     assert type(told.value) is kind
     assert TOKEN not in "".join(traceback.format_exception(told.value))
     if isinstance(told.value, DeliveryUnavailable):
-        assert (told.value.asked, told.value.retry_after_s) == ((True, 7) if answer[0] == 429 else (False, None))
+        assert (told.value.asked, told.value.retry_after_s) == ((True, 7) if answer.status == 429 else (False, None))
 
 
 def test_the_token_goes_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A redirect to another host is not followed, and a .netrc of whoever runs it takes no token's place."""
     with CmsServer(lambda *_: as_json({"image_url": OLD})) as other:
-        moved = (307, {"Location": f"{other.url}/items/products/a"}, b"")
+        moved = Answer(status=307, headers={"Location": f"{other.url}/items/products/a"})
         with CmsServer(lambda *_: moved) as server, pytest.raises(DeliveryStopped):
             site(server).publish("a", NEW)
         assert other.requests == []

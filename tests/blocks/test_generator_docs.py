@@ -2,13 +2,12 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from http_double import Answer, Asked, HttpDouble
 
 from blocks.errors import InvalidRequest, NoImage, ServiceUnavailable
 from blocks.image import ImageRequest
@@ -16,30 +15,18 @@ from blocks.image import ImageRequest
 DOCS = Path(__file__).parents[2] / "docs" / "generators.md"
 
 
-class StudioHandler(BaseHTTPRequestHandler):
-    """The one address of a Stable Diffusion web UI that the example asks."""
-
-    def do_POST(self) -> None:
-        """Draw, draw nothing, or refuse, by the prompt."""
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        images = [] if asked["prompt"] == "nothing" else [base64.b64encode(asked["prompt"].encode()).decode()]
-        self.send_response(422 if asked["prompt"] == "bad" else 200)
-        self.end_headers()
-        self.wfile.write(json.dumps({"images": images}).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name for it
-        """Stay quiet."""
+def draw(asked: Asked) -> Answer:
+    """The one address of a Stable Diffusion web UI that the example asks: draws, draws nothing, or refuses."""
+    prompt = json.loads(asked.body)["prompt"]
+    images = [] if prompt == "nothing" else [base64.b64encode(prompt.encode()).decode()]
+    return Answer(json.dumps({"images": images}).encode(), 422 if prompt == "bad" else 200)
 
 
 @pytest.fixture
 def studio() -> Iterator[str]:
     """The address of a web UI."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), StudioHandler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-        thread.join()
+    with HttpDouble(draw) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")

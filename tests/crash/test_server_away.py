@@ -7,27 +7,20 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from anycap_server import AnyCapServer
-from command import anycap_variables, by_sku, rowshot_here, start_rowshot, write_csv
+from command import anycap_variables, by_sku, rowshot_here, start_rowshot, until, write_csv
+from processes import end
 
 REPO = Path(__file__).parents[2]
 SKUS = [f"s{number}" for number in range(60)]
 RUN = ("run", "away.csv", "--generator", "anycap", "--concurrency", "8")
 AWAY_S = float(os.environ.get("ROWSHOT_CRASH_AWAY_S", "8"))
 PATIENCE_S = 240.0
-
-
-def until(reached: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -42,12 +35,7 @@ def prefect_server_on(port: int, home: Path) -> Iterator[str]:
             until(lambda: answers(port))
             yield f"http://127.0.0.1:{port}/api"
         finally:
-            server.terminate()
-            try:
-                server.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            end(server)
 
 
 def answers(port: int) -> bool:

@@ -14,27 +14,20 @@ from uuid import UUID
 import pytest
 from anycap_faults import hang
 from anycap_server import AnyCapServer
-from command import anycap_variables, by_sku, environment, rowshot_here, start_rowshot, write_csv
+from command import anycap_variables, by_sku, environment, rowshot_here, start_rowshot, until, write_csv
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling
+from processes import end
 from recorded import Recorded
 
 REPO = Path(__file__).parents[2]
 SKUS = [f"s{number}" for number in range(40)]
 SLOW = ("s0", "s1")
 PATIENCE_S = 240.0
-
-
-def until(reached: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -59,12 +52,7 @@ def worker(folder: Path, **variables: str) -> Iterator[Callable[[Path], UUID]]:
 
         yield ask
     finally:
-        child.terminate()
-        try:
-            child.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        end(child)
 
 
 def cancel(run: UUID) -> None:

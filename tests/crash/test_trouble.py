@@ -4,14 +4,12 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from anycap_server import AnyCapServer
-from command import anycap_variables, by_sku, rowshot_here, start_rowshot, write_csv
+from command import anycap_variables, by_sku, rowshot_here, start_rowshot, until, write_csv
 
 SKUS = [f"s{number}" for number in range(24)]
 RUN = ("run", "trouble.csv", "--generator", "anycap", "--concurrency", "4")
@@ -55,14 +53,6 @@ class Place:
         rows = by_sku(self.folder / "output/manifest.csv")
         assert {row["status"] for row in rows.values()} == {"stored"}
         assert list((self.folder / "output/.rowshot/calls").iterdir()) == []
-
-
-def until(reached: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -1,27 +1,17 @@
 """Several runs of one CSV at the same moment: each image is bought once, and every run has all of them."""
 
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from anycap_server import AnyCapServer
-from command import anycap_variables, by_sku, start_rowshot, write_csv
+from command import anycap_variables, by_sku, start_rowshot, until, write_csv
 
 SKUS = [f"s{number}" for number in range(60)]
 RUN = ("run", "both.csv", "--generator", "anycap", "--concurrency", "8")
 PATIENCE_S = 240.0
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-def until(reached: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def ends_well(run: subprocess.Popen[str]) -> None:

@@ -34,7 +34,7 @@ def set_up(folder: Path, name: str, cms: Directus, s3: Seaweed, slack: SlackServ
         "ROWSHOT_S3_SECRET_ACCESS_KEY": s3.secret,
         "ROWSHOT_CMS_URL": cms.url,
         "ROWSHOT_CMS_TOKEN": USER,
-        "ROWSHOT_SLACK_WEBHOOK": slack.url,
+        "ROWSHOT_SLACK_WEBHOOK": slack.webhook,
     }
     secrets = folder / "elsewhere" / "secrets.env"
     secrets.parent.mkdir()

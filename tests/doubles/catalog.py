@@ -7,8 +7,9 @@ from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
-from cms_server import Answer, CmsServer, as_json
+from cms_server import CmsServer, as_json
 from documents import s3_bucket
+from http_double import Answer
 from prefect.blocks.notifications import SlackWebhook
 from pydantic import SecretStr
 from seaweed import Seaweed
@@ -31,7 +32,7 @@ class Items:
         sku = unquote(path.partition("?")[0].rpartition("/")[2])
         if method != "GET":
             self.values[sku] = body["image_url"]
-        return as_json({"data": {"image_url": self.values.get(sku)}})
+        return as_json({"data": [] if sku == "products" else {"image_url": self.values.get(sku)}})
 
 
 @dataclass
@@ -55,7 +56,7 @@ def catalog(s3: Seaweed) -> Iterator[Catalog]:
     items = Items()
     with CmsServer(items) as cms, SlackServer() as slack:
         CmsSite(base_url=cms.url, token=SecretStr("made-up")).save(name, overwrite=True)
-        SlackWebhook(url=SecretStr(slack.url)).save(name, overwrite=True)
+        SlackWebhook(url=SecretStr(slack.webhook)).save(name, overwrite=True)
         store = s3_bucket(s3, s3.bucket(name), name)
         delivery = {"store": store, "public_url": PUBLIC, "cms": f"cms-site/{name}", "notify": f"slack-webhook/{name}"}
         yield Catalog(delivery, items.values, slack)

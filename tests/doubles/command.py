@@ -79,7 +79,7 @@ def start_rowshot(folder: Path, *arguments: str, **variables: str) -> subprocess
     )
 
 
-def until(reached: Callable[[], bool], patience_s: float = 180) -> None:
+def until(reached: Callable[[], bool], patience_s: float = 300) -> None:
     """Wait until it is so; raises AssertionError where it doesn't come to that."""
     deadline = time.monotonic() + patience_s
     while not reached():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from processes import end
 
 VERSION = "11.3.5"  # 12 wants Node 22
 NODE = "22"  # one that Directus' own compiled parts are built for, where the system has none
@@ -91,12 +92,7 @@ class Directus:
         """Stop it."""
         while self._child:
             child = self._child.pop()
-            child.terminate()
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            end(child)
 
     def set_up(self) -> None:
         """Make the collection and the user."""

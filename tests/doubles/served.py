@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from command import environment
+from processes import end
 
 REPO = Path(__file__).parents[2]
 POOL = "rowshot"
@@ -83,12 +84,7 @@ class Served:
         try:
             yield worker
         finally:
-            worker.terminate()
-            try:
-                worker.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+            end(worker)
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]

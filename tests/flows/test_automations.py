@@ -5,9 +5,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +16,7 @@ from anycap_faults import hang
 from anycap_server import AnyCapServer
 from command import anycap_variables, by_sku, until, write_csv
 from documented import documented
+from http_double import Answer, Asked, HttpDouble
 from prefect import flow
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import get_client
@@ -31,7 +30,6 @@ from flows.tasks.automations import FLOWS, NAME, SILENCE_S, crash_automation, se
 from flows.tasks.suspend_event import tell_it_left
 
 EXAMPLES = "examples/automations"
-PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +110,9 @@ def test_a_file_that_lands_is_made_into_images(served: Served) -> None:
     line = documented("prefect event emit").replace("examples/products.csv", str(rows))
     before = {run.id for run in runs_of("generate-images/when-a-file-lands")}
     served.prefect(*shlex.split(line)[1:])
-    until(lambda: len(runs_of("generate-images/when-a-file-lands")) > len(before), PATIENCE_S)
+    until(lambda: len(runs_of("generate-images/when-a-file-lands")) > len(before))
     (landed,) = [run for run in runs_of("generate-images/when-a-file-lands") if run.id not in before]
-    until(lambda: is_in(landed.id, "Completed"), PATIENCE_S)
+    until(lambda: is_in(landed.id, "Completed"))
     assert len(by_sku(served.clone / "output/results.csv")) == 2
 
 
@@ -178,7 +176,7 @@ def test_a_run_that_died_with_its_worker_is_marked_crashed(
         signs.beat()  # its own heartbeats are minutes apart; so the silence begins with the kill
         return provider.was_asked("#c#", "#d#")
 
-    until(is_calling, PATIENCE_S)
+    until(is_calling)
     kill(worker.pid)
 
     def has_crashed() -> bool:
@@ -186,7 +184,7 @@ def test_a_run_that_died_with_its_worker_is_marked_crashed(
         return is_in(asked.id, "Crashed")
 
     assert is_in(asked.id, "Running")
-    until(has_crashed, PATIENCE_S)
+    until(has_crashed)
     assert f"no sign of life for {silence} s" in str(read(asked.id).state)
     assert is_in(living.run, "Running")
 
@@ -194,7 +192,7 @@ def test_a_run_that_died_with_its_worker_is_marked_crashed(
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(asked.id, AwaitingRetry(), force=True)
     with served.worker("--run-once"):
-        until(lambda: is_in(asked.id, "Completed"), PATIENCE_S)
+        until(lambda: is_in(asked.id, "Completed"))
     assert {row["status"] for row in by_sku(served.clone / "doomed/manifest.csv").values()} == {"stored"}
     assert sorted(provider.calls.values()) == [1] * 6
 
@@ -220,34 +218,32 @@ def test_a_suspended_run_that_has_left_is_not_taken_for_dead(silence: int) -> No
     gone = suspended()
     tell_it_left(gone, "generate-images")
     silent = suspended()
-    until(lambda: is_in(silent, "Crashed"), PATIENCE_S)
+    until(lambda: is_in(silent, "Crashed"))
     assert is_in(gone, "Suspended")
 
 
-class Receiver:
+class Receiver(HttpDouble):
     """Where a notification arrives: a plain server in Slack's place, as Prefect's block would only write to Slack."""
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
-        heard = self.heard
+        super().__init__(self._answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.server.serve_forever, daemon=True).start()
+    def _answer(self, asked: Asked) -> Answer:
+        self.heard.append(json.loads(asked.body))
+        return Answer()
 
 
-def test_a_crash_is_told(prefect_server: str, tmp_path: Path) -> None:
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """One that listens."""
+    with Receiver() as listening:
+        yield listening
+
+
+def test_a_crash_is_told(prefect_server: str, receiver: Receiver, tmp_path: Path) -> None:
     """With the block's id in it the file makes an automation that names the run, the reason and where to look."""
-    receiver = Receiver()
-    block = SlackWebhook(url=f"json://127.0.0.1:{receiver.server.server_address[1]}")
+    block = SlackWebhook(url=f"json://{receiver.host}")
     document = block.save("crashes", overwrite=True)
     text = (REPO / EXAMPLES / "tell-slack-of-a-crash.yaml").read_text(encoding="utf-8")
     file = tmp_path / "mine.yaml"
@@ -261,11 +257,9 @@ def test_a_crash_is_told(prefect_server: str, tmp_path: Path) -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(doomed, name="generate-images / a.csv", state=Running())
         client.set_flow_run_state(run.id, Crashed(message="Its machine is gone."))
-        until(lambda: bool(receiver.heard), PATIENCE_S)
+        until(lambda: bool(receiver.heard))
         for made in client.read_automations_by_name("tell Slack of a crashed run"):
             client.delete_automation(made.id)
-    receiver.server.shutdown()
-    receiver.server.server_close()
     (told,) = receiver.heard
     assert told["title"] == "generate-images / a.csv has crashed"
     assert "Its machine is gone." in told["message"]

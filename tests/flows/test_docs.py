@@ -13,18 +13,18 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
-from urllib.parse import unquote
 
 import pytest
 from anycap_server import AnyCapServer
+from catalog import Items
 from cli import VERSION
-from cms_server import Answer, CmsServer, as_json
+from cms_server import CmsServer
 from command import anycap_variables, environment, rowshot_here, until, write_csv
 from documented import REPO, commands, documented, fenced
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from processes import end
 from seaweed import Seaweed, free_ports
 from served import copy_of_repo
 from slack_server import SlackServer
@@ -87,16 +87,6 @@ export ROWSHOT_LEDGER=postgresql+psycopg://rowshot:<LEDGER_DATABASE_PASSWORD>@12
     .strip()
     .splitlines()
 )
-
-
-def end(child: "subprocess.Popen[bytes]") -> None:
-    """End what a page has started to go on for ever; Prefect's worker does not always end by itself."""
-    child.terminate()
-    try:
-        child.wait(60)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 @dataclass
@@ -169,7 +159,7 @@ class Reader:
         self.kept.callback(end, child)
         if "server" in line:
             address = f"http://127.0.0.1:{self.variables['PREFECT_SERVER_API_PORT']}/api"
-            until(lambda: answers(address), PATIENCE_S)
+            until(lambda: answers(address))
             self.variables["PREFECT_API_URL"] = address
 
     def shell(self, line: str, stdin: int = subprocess.DEVNULL) -> None:
@@ -204,19 +194,6 @@ def answers(address: str) -> bool:
         return False
 
 
-def shop() -> CmsServer:
-    """A CMS that has every product."""
-    urls: dict[str, str] = {}
-
-    def answer(method: str, path: str, body: Any) -> Answer:
-        sku = unquote(path.partition("?")[0].rpartition("/")[2])
-        if method == "PATCH":
-            urls[sku] = body["image_url"]
-        return as_json({"data": [] if sku == "products" else {"image_url": urls.get(sku)}})
-
-    return CmsServer(answer)
-
-
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory, s3_server: Seaweed) -> Iterator[Reader]:
     """The clone has what the pages take for granted: two CSVs, and the template that a page tells."""
@@ -228,7 +205,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, s3_server: Seaweed) -> Iter
     s3_server.bucket("documented")
     with contextlib.ExitStack() as kept:
         provider = kept.enter_context(AnyCapServer())
-        cms = kept.enter_context(shop())
+        cms = kept.enter_context(CmsServer(Items()))
         slack = kept.enter_context(SlackServer())
         variables = {
             **anycap_variables(provider, clone),
@@ -247,7 +224,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, s3_server: Seaweed) -> Iter
             "ROWSHOT_S3_SECRET_ACCESS_KEY": s3_server.secret,
             "ROWSHOT_CMS_URL": cms.url,
             "ROWSHOT_CMS_TOKEN": "token-0123456789",
-            "ROWSHOT_SLACK_WEBHOOK": slack.url,
+            "ROWSHOT_SLACK_WEBHOOK": slack.webhook,
         }
         yield Reader(clone, variables, outside, kept)
 
@@ -285,4 +262,4 @@ def test_what_was_asked_for_is_done(reader: Reader) -> None:
         assert not [run for run in runs if run.state_name in {"Failed", "Crashed", "NotStarted"}]
         return all(run.state_name == "Completed" for run in runs)
 
-    until(done, PATIENCE_S)
+    until(done)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 def webhook(slack: SlackServer, name: str) -> str:
     """Save Prefect's own block with the webhook's address; gives the name that a run names it by."""
-    SlackWebhook(url=SecretStr(slack.url)).save(name, overwrite=True)
+    SlackWebhook(url=SecretStr(slack.webhook)).save(name, overwrite=True)
     return f"slack-webhook/{name}"
 
 
@@ -93,5 +93,5 @@ def test_a_picture_that_slack_cannot_fetch_costs_only_the_picture() -> None:
     section = {"type": "section", "text": {"type": "mrkdwn", "text": "hello"}}
     message = {"text": "hello", "blocks": [section, image]}
     with SlackServer(images_load=False) as slack:
-        notify_slack(SlackWebhook(url=SecretStr(slack.url)), message)
+        notify_slack(SlackWebhook(url=SecretStr(slack.webhook)), message)
     assert slack.messages == [without_pictures(message)]

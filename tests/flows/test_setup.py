@@ -2,12 +2,12 @@
 
 import socket
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from cms_server import as_json
 from command import rowshot, rowshot_here
+from http_double import Answer, Asked, HttpDouble
 from prefect.blocks.notifications import SlackWebhook
 from slack_server import SECRET, SlackServer
 
@@ -32,23 +32,13 @@ def slack() -> Iterator[SlackServer]:
 def cms() -> Iterator[str]:
     """The address of a CMS that lets everybody list its items, but for one token."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            allowed = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-            body = b'{"data": []}' if allowed else b'{"errors": [{"message": "Invalid user credentials."}]}'
-            self.send_response(200 if allowed else 401)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Asked) -> Answer:
+        if asked.headers["Authorization"] == f"Bearer {TOKEN}":
+            return as_json({"data": []})
+        return as_json({"errors": [{"message": "Invalid user credentials."}]}, 401)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with HttpDouble(answer) as server:
+        yield server.url
 
 
 def load(name: str, kind: type[Kind]) -> Kind:
@@ -80,7 +70,7 @@ def test_setup_is_safe_to_run_again(tmp_path: Path, cms: str, slack: SlackServer
     """The first run makes every block, the second changes nothing, a third what has changed; what a person has set on a
     block and the file doesn't tell stays. No secret is shown.
     """
-    env(tmp_path, **everything(cms, slack.url))
+    env(tmp_path, **everything(cms, slack.webhook))
     first = rowshot(tmp_path, "setup", "--name", "one")
     assert first.returncode == 0, first
     made = dict(line.rsplit(maxsplit=1) for line in first.stdout.splitlines()[:5])
@@ -95,7 +85,7 @@ def test_setup_is_safe_to_run_again(tmp_path: Path, cms: str, slack: SlackServer
     assert load("anycap/one", AnyCap).api_key.get_secret_value() == KEY
     site = load("cms-site/one", CmsSite)
     assert (site.path, site.token.get_secret_value()) == ("/api/products/{{ sku }}", TOKEN)
-    assert load("slack-webhook/one", SlackWebhook).url.get_secret_value() == slack.url
+    assert load("slack-webhook/one", SlackWebhook).url.get_secret_value() == slack.webhook
     account = load_store("s3-bucket/one").account
     assert (account.bucket, account.endpoint, account.access_key_id) == ("images", "http://127.0.0.1:9", "s3-key")
     assert account.secret_access_key == "s3-secret-0123456789"
@@ -106,7 +96,7 @@ def test_setup_is_safe_to_run_again(tmp_path: Path, cms: str, slack: SlackServer
     assert second.returncode == 0, second
     assert sum(line.endswith("as it was") for line in second.stdout.splitlines()) == 5
 
-    env(tmp_path, **everything(cms, slack.url) | {"ROWSHOT_CMS_PATH": "/v2/{{ sku }}", "ROWSHOT_S3_FOLDER": "shop"})
+    env(tmp_path, **everything(cms, slack.webhook) | {"ROWSHOT_CMS_PATH": "/v2/{{ sku }}", "ROWSHOT_S3_FOLDER": "shop"})
     third = rowshot_here(tmp_path, "setup", "--name", "one")
     assert [line.split()[0] for line in third.stdout.splitlines() if line.endswith("changed")] == [
         "s3-bucket/one",
@@ -157,7 +147,7 @@ def test_setup_without_its_file_or_server(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_check_tries_each_door(tmp_path: Path, cms: str, slack: SlackServer) -> None:
     """Doors that are good say so, the others tell their mend, and no message is sent that nobody asked for."""
-    env(tmp_path, **everything(cms, slack.url))
+    env(tmp_path, **everything(cms, slack.webhook))
     assert rowshot_here(tmp_path, "setup", "--name", "two").returncode == 0
     good = ("--generator", "proof", "--cms", "cms-site/two", "--notify", "slack-webhook/two")
     told = rowshot(tmp_path, "check", *good)

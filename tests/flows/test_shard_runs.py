@@ -115,7 +115,7 @@ def test_a_shard_that_dies_after_its_end_is_not_waited_for(small: SmallBatch, cl
     run = begun(small, batch)
 
     def end() -> None:
-        until(lambda: tries(run) == [1, 1, 1], PATIENCE_S)
+        until(lambda: tries(run) == [1, 1, 1])
         for number in (1, 2, 3):
             run.ledger.shards.end(run.id, number, ShardState.ENDED)
 
@@ -134,10 +134,10 @@ def test_a_shard_whose_worker_is_gone_before_it_begins_is_started_again(
     told: list[str] = []
 
     def lose() -> None:
-        until(lambda: tries(run) == [1] and len(flow_runs(client, run)) == 1, PATIENCE_S)
+        until(lambda: tries(run) == [1] and len(flow_runs(client, run)) == 1)
         (first,) = flow_runs(client, run)
         client.set_flow_run_state(first, Pending())
-        until(lambda: tries(run) == [2], PATIENCE_S)
+        until(lambda: tries(run) == [2])
         told.append(str(client.read_flow_run(first).state))
         run.ledger.shards.end(run.id, 1, ShardState.ENDED)
 

@@ -37,7 +37,6 @@ REPO = Path(__file__).parents[2]
 POOL = "shards"
 SHARD = "generate-shard/generate-shard"
 PRICE = 1  # of an image, in credits
-PATIENCE_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def process_of_shard(ledger: Ledger, number: int) -> int:
 
 def once_it_buys(name: str, ledger: Ledger, provider: AnyCapServer, recorded: Recorded) -> UUID:
     """The flow run of a batch, once a call of its first shard is at the provider."""
-    until(lambda: bool(process_of_shard(ledger, 1)) and f"product {name[:3]}" in " ".join(provider.calls), PATIENCE_S)
+    until(lambda: bool(process_of_shard(ledger, 1)) and f"product {name[:3]}" in " ".join(provider.calls))
     (run,) = recorded.flow_runs(f"generate-images / {name}")
     return run.id
 
@@ -114,7 +113,7 @@ def test_a_shard_that_dies_is_started_again_and_buys_nothing_twice(
     ledger, batch = Ledger.open(str(buying / "ledger.sqlite3")), settings(tmp_path, "killed.csv", shards_at_once=2)
 
     def kill() -> None:
-        until(lambda: bool(process_of_shard(ledger, 2)) and "product kil" in " ".join(provider.calls), PATIENCE_S)
+        until(lambda: bool(process_of_shard(ledger, 2)) and "product kil" in " ".join(provider.calls))
         pid = process_of_shard(ledger, 2)
         assert pid, "the shard is over already"
         os.kill(pid, signal.SIGKILL)
@@ -158,11 +157,11 @@ def test_a_run_that_dies_finds_its_shards_again(
     with get_client(sync_client=True) as client:
         parameters = {"batch": batch.model_dump(mode="json", exclude_defaults=True)}
         run = client.create_flow_run_from_deployment(deployment, parameters=parameters).id
-        until(lambda: all(process_of_shard(ledger, number) for number in (1, 2)), PATIENCE_S)
+        until(lambda: all(process_of_shard(ledger, number) for number in (1, 2)))
         os.kill(process_of_run(ledger, run), signal.SIGKILL)
-        until(lambda: client.read_flow_run(run).state_name == "Crashed", PATIENCE_S)
+        until(lambda: client.read_flow_run(run).state_name == "Crashed")
         client.set_flow_run_state(run, AwaitingRetry(scheduled_time=datetime.now(UTC)), force=True)
-        until(lambda: client.read_flow_run(run).state_name in {"Completed", "EndedEarly", "Failed"}, PATIENCE_S)
+        until(lambda: client.read_flow_run(run).state_name in {"Completed", "EndedEarly", "Failed"})
         state = client.read_flow_run(run).state
     assert state is not None
     assert str(state.message).startswith("9 of 9"), state
@@ -192,7 +191,7 @@ def test_a_run_that_is_cancelled_cancels_its_shards(
     canceller.join()
     assert state.is_cancelled(), state
     (shard,) = recorded.flow_runs("generate-shard / cancelled.csv 1 of 2")
-    until(lambda: recorded.flow_runs(shard.name)[0].state_name == "Cancelled", PATIENCE_S)
+    until(lambda: recorded.flow_runs(shard.name)[0].state_name == "Cancelled")
     bought = calls_for(provider, "cancelled.csv")
     assert 0 < len(bought) < 9
     statuses = [row["image_status"] for row in table(tmp_path / "out/results.csv")]
@@ -220,7 +219,7 @@ def test_a_run_that_is_suspended_has_its_shards_end(
     person.join()
     assert recorded.flow_runs("generate-images / waiting.csv")[0].state_name == "Suspended"
     (shard,) = recorded.flow_runs("generate-shard / waiting.csv 1 of 2")
-    until(lambda: recorded.flow_runs(shard.name)[0].state_name == "Cancelled", PATIENCE_S)
+    until(lambda: recorded.flow_runs(shard.name)[0].state_name == "Cancelled")
     assert 0 < len(calls_for(provider, "waiting.csv")) < 5
     assert recorded.flow_runs("generate-shard / waiting.csv 2 of 2") == []
 
