@@ -232,7 +232,7 @@ def _ended(flow: "Callable[[], State[Any]]") -> int:
 
     from flows.batch.summary import Summary  # noqa: PLC0415 - as above
     from flows.tasks.final_states import summaries  # noqa: PLC0415 - as above
-    from flows.tasks.stopping import UNREACHABLE  # noqa: PLC0415 - as above
+    from flows.tasks.run_state import UNREACHABLE  # noqa: PLC0415 - as above
 
     told: list[Summary] = []
     summaries.set(told)

@@ -16,7 +16,7 @@ from flows.batch.run import BatchRun
 from flows.batch.small_sheet import SmallPicture, small_pictures
 from flows.batch.spend import run_costs
 from flows.batch.summary import Summary
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
 
 MOST_FAILURES = 500
 ACROSS = 4  # pictures in a line

@@ -11,7 +11,8 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.batch.plan import Plan
 from flows.batch.summary import Summary
-from flows.tasks.stopping import SUSPENDED, is_cancelled, is_suspended, state_on_server
+from flows.tasks.run_state import is_cancelled, is_suspended, state_on_server
+from flows.tasks.stopping import SUSPENDED
 
 # Where a command that has called the flow finds how it ended, be the server there to take the state or not.
 summaries: ContextVar[list[Summary]] = ContextVar("summaries")

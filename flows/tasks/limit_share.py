@@ -22,7 +22,7 @@ from flows.batch.shares import fair_share, to_give_back
 from flows.batch.slots import Slots
 from flows.tasks.leases import Lease, Leases
 from flows.tasks.requests_per_minute import PER_MINUTE, Starts
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
 
 DEMAND = "-demand"
 ROOM = 1_000_000_000  # it never binds; the server computes twice this, in 32 bits on PostgreSQL, so it is no larger

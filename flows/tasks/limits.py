@@ -20,7 +20,7 @@ from flows.batch.slots import Slots
 from flows.tasks.embedded_server import OWN_SERVER
 from flows.tasks.final_states import this_run
 from flows.tasks.limit_share import LimitShare, Log, make_demand, read_limit
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
 
 ANSWER_S = 15.0
 FIRST_LOOK_S = 3.0

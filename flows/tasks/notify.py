@@ -13,7 +13,7 @@ from flows.batch.problems import NotStarted, Problem
 from flows.batch.publishing import Patience
 from flows.batch.slack_message import Message, without_pictures
 from flows.tasks.block_documents import load_block
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
 
 PATIENCE_S = 60.0  # for one message: nobody should wait longer for a run's end because of it
 HURRIED_S = 2.0

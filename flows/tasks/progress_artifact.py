@@ -19,7 +19,7 @@ from flows.batch.problems import LedgerUnavailable
 from flows.batch.run import BatchRun
 from flows.batch.words import about
 from flows.tasks.final_states import this_run
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
 
 KEY = "rowshot-progress"
 EVERY_S = 5.0

@@ -14,7 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
 
 from flows.batch.run import BatchRun
-from flows.tasks.stopping import UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
 
 ASK_EVERY_S = 0.5
 STANDS_STILL_S = 30.0

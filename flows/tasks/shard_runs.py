@@ -23,7 +23,8 @@ from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.shards import Shard, ShardState, cut
 from flows.batch.shards_progress import RowsOfShards
-from flows.tasks.stopping import SUSPENDED, UNREACHABLE
+from flows.tasks.run_state import UNREACHABLE
+from flows.tasks.stopping import SUSPENDED
 
 ENDED_EARLY = "EndedEarly"
 NOT_STARTED = "NotStarted"

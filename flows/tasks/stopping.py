@@ -12,22 +12,21 @@ from types import FrameType
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import Flow, get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import ObjectNotFound, PrefectException, TerminationSignal
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled
 
 from flows.batch.slots import RunStopped, Slots
+from flows.tasks.run_state import is_cancelled, is_paused, is_suspended, read_state
 
 GRACE_S = 20.0  # a worker's runner kills 30 s after its SIGTERM, and the reports are still to be written
 ASK_EVERY_S = 2.0
 PAUSED_S = 3 * ASK_EVERY_S
 IMPATIENT_S = 3.0
 STOPPED_EARLY = 3
-UNREACHABLE = (httpx.HTTPError, PrefectException)
 
 _GOES_ON = "Retry, or the same command, goes on from here."
 _REASONS = {
@@ -65,37 +64,6 @@ def stoppable(slots: Slots, flow_run: UUID | None, part_of: UUID | None = None) 
         done.set()
         asked.put(_DONE)
         threads[0].join()
-
-
-def state_on_server(flow_run: UUID | None) -> State[Any] | None:
-    """How this run stands on the server, where somebody may have changed it; None where that can't be asked now."""
-    if flow_run is None:
-        return None
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
-        return _state(client, flow_run)
-
-
-def is_cancelled(state: State[Any] | None) -> bool:
-    """Whether somebody has cancelled the run."""
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
-
-
-def is_suspended(state: State[Any] | None) -> bool:
-    """Whether somebody has suspended the run: its process is to go away, and resuming begins it anew."""
-    return state is not None and state.is_paused() and bool(state.state_details.pause_reschedule)
-
-
-def _is_paused(state: State[Any] | None) -> bool:
-    return state is not None and state.is_paused() and not is_suspended(state)
-
-
-def _state(client: SyncPrefectClient, flow_run: UUID) -> State[Any] | None:
-    try:
-        return client.read_flow_run(flow_run).state
-    except ObjectNotFound:
-        return Cancelled(message="It was deleted.")
-    except UNREACHABLE:
-        return None
 
 
 def cancelled_if_interrupted(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook is called so
@@ -142,8 +110,8 @@ def _watch(flow_run: UUID, part_of: UUID | None, slots: Slots, asked: SimpleQueu
     # One client for all the asking: making one costs as much as seven rows do.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
         while not done.wait(ASK_EVERY_S):
-            state = _state(client, flow_run)
-            whole = _state(client, part_of) if part_of else state
+            state = read_state(client, flow_run)
+            whole = read_state(client, part_of) if part_of else state
             if is_cancelled(state):
                 asked.put(_CANCELLED)
                 return
@@ -155,7 +123,7 @@ def _watch(flow_run: UUID, part_of: UUID | None, slots: Slots, asked: SimpleQueu
                 log.info("Suspended: no further call starts, those in flight come home, and then it leaves.")
                 slots.stop(RunStopped(SUSPENDED))
                 return
-            if is_paused := _is_paused(state) or _is_paused(whole):
+            if waits := is_paused(state) or is_paused(whole):
                 slots.pause(PAUSED_S)  # again and again, so that it ends by itself
                 if not paused:
                     log.info("Paused: no call starts until it is resumed; those in flight come home.")
@@ -164,4 +132,4 @@ def _watch(flow_run: UUID, part_of: UUID | None, slots: Slots, asked: SimpleQueu
                 return
             elif paused:
                 log.info("Resumed: it goes on.")
-            paused = is_paused
+            paused = waits
