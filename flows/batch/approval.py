@@ -13,7 +13,7 @@ from flows.batch.costs import listed
 from flows.batch.form_words import in_form_words
 from flows.batch.jobs import Job, Source
 from flows.batch.ledger_tables import rows
-from flows.batch.markdown import plain
+from flows.batch.markdown import escaped
 from flows.batch.plan import Plan, costs_by_model
 from flows.batch.prices import PriceBook, dollars, dollars_or_free, for_about
 from flows.batch.problems import NotStarted, Problem
@@ -163,19 +163,19 @@ def leave_out(waiting: Sequence[PublishRow], skus: Sequence[str], run: BatchRun)
 def purchase_told(plan: Plan, hours: int) -> str:
     """The question before buying, as Markdown."""
     lines = [
-        f"**{counted(len(plan.to_buy), 'image')} to buy from {plain(plan.batch.csv)}, {price_told(plan)}.**",
+        f"**{counted(len(plan.to_buy), 'image')} to buy from {escaped(plan.batch.csv)}, {price_told(plan)}.**",
         "",
         "| model | images | about |",
         "|---|---:|---:|",
     ]
     for cost in plan.costs:
         usd = "not known" if cost.usd is None else dollars_or_free(cost.usd)
-        lines.append(f"| {plain(cost.model)} | {cost.images:,} | {usd} |")
+        lines.append(f"| {escaped(cost.model)} | {cost.images:,} | {usd} |")
     by_template = templates_of(plan)
-    lines += ["", f"Templates: {', '.join(plain(name) for name in by_template[:_MOST_TEMPLATES])}.", ""]
+    lines += ["", f"Templates: {', '.join(escaped(name) for name in by_template[:_MOST_TEMPLATES])}.", ""]
     lines += [_until(hours, "nothing is bought"), ""]
-    lines += [f"- line {job.line}, {plain(job.sku)}: {plain(_beginning(job.prompt))}" for job in plan.samples[:2]]
-    lines += [f"- Note: {plain(in_form_words(warning))}" for warning in plan.warnings]
+    lines += [f"- line {job.line}, {escaped(job.sku)}: {escaped(_beginning(job.prompt))}" for job in plan.samples[:2]]
+    lines += [f"- Note: {escaped(in_form_words(warning))}" for warning in plan.warnings]
     return "\n".join(lines)
 
 

@@ -3,6 +3,6 @@
 _SIGNS = frozenset("\\`*_[]<>|#!&~")
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """The text on one line, with nothing in it that is Markdown or HTML."""
     return "".join(f"\\{letter}" if letter in _SIGNS else letter for letter in " ".join(text.split()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flows.batch.pace import Pace
+from flows.batch.adaptive_limit import AdaptiveLimit
 
 BEGIN_S = 0.3
 
@@ -32,7 +32,7 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.left = threading.Event()
-        self._pace = Pace(limit)
+        self._learnt = AdaptiveLimit(limit)
         self._allowed = limit
         self._in_flight = 0
         self._waiting = 0
@@ -91,11 +91,11 @@ class Slots:
         self._in_flight += 1
         if self._in_flight < self._at_once:
             self._change.notify()  # who was woken while there was a pause may have woken nobody else
-        return Call(self._pace.spell)
+        return Call(self._learnt.spell)
 
     @property
     def _at_once(self) -> int:
-        return min(self._allowed, self._pace.width)
+        return min(self._allowed, self._learnt.width)
 
     def _may_start(self) -> bool:
         if self._starts is None:
@@ -107,15 +107,15 @@ class Slots:
     def refused(self, call: Call, pause_s: float) -> None:
         """The provider asks for patience: no call starts for so long, and after that fewer are in flight."""
         with self._change:
-            self._pace.refused(call.spell, self._in_flight)
+            self._learnt.refused(call.spell, self._in_flight)
         self.pause(pause_s)
 
     def answered(self) -> None:
         """The provider took a call, whose slot is still held: where it takes all there are, more may follow."""
         with self._change:
-            before = self._pace.width
-            self._pace.answered(self._in_flight)
-            if self._pace.width > before:
+            before = self._learnt.width
+            self._learnt.answered(self._in_flight)
+            if self._learnt.width > before:
                 self._change.notify_all()
 
     def allow(self, calls: int) -> None:

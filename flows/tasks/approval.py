@@ -37,7 +37,7 @@ from flows.batch.approval import (
 from flows.batch.cap_check import check_caps
 from flows.batch.caps import Dollars
 from flows.batch.jobs import Job
-from flows.batch.markdown import plain
+from flows.batch.markdown import escaped
 from flows.batch.plan import Plan, plan_batch
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
@@ -198,7 +198,7 @@ def _slip_in(answer: BuyAnswer) -> str:
     try:
         TypeAdapter(Dollars).validate_python(answer.max_cost_usd)
     except ValidationError as error:
-        return plain(f"{answer.max_cost_usd!r}: {error.errors()[0]['msg']}.")
+        return escaped(f"{answer.max_cost_usd!r}: {error.errors()[0]['msg']}.")
     return ""
 
 
@@ -221,7 +221,7 @@ def _to_publish(batch: BatchSettings, plan: Plan, run: BatchRun, generator: Imag
     try:
         return _reviewed(batch, plan, run, generator, said)
     except NotStarted as slip:  # such as a sku that isn't there: the person is asked again, with what was wrong
-        _ask_to_publish(batch, plan, run, news, f"**{plain(str(slip))}**", str(run.output.root / "index.html"))
+        _ask_to_publish(batch, plan, run, news, f"**{escaped(str(slip))}**", str(run.output.root / "index.html"))
 
 
 def _held_back(plan: Plan) -> Approval:

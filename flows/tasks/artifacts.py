@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.batch.comparison import SIZES, Comparison
-from flows.batch.markdown import plain
+from flows.batch.markdown import escaped
 from flows.batch.plan import Plan
 from flows.batch.prices import dollars, dollars_or_free
 from flows.batch.problems import LedgerUnavailable
@@ -58,11 +58,11 @@ def show_summary(summary: Summary, run: BatchRun) -> None:
     """How the run ended: the sums, what was paid, each failure with its reason, and the contact sheet."""
     lines = [f"# {summary}", ""]
     if summary.stopped:
-        lines += [f"**Ended early:** {plain(summary.stopped)}", ""]
+        lines += [f"**Ended early:** {escaped(summary.stopped)}", ""]
     if summary.delivery_stopped:
-        lines += [f"**Handing on ended early:** {plain(summary.delivery_stopped)}", ""]
+        lines += [f"**Handing on ended early:** {escaped(summary.delivery_stopped)}", ""]
     for note in filter(None, (*summary.notes, summary.unheard)):
-        lines += [plain(note), ""]
+        lines += [escaped(note), ""]
     lines += ["| | |", "|---|---:|"]
     lines += [f"| {status} | {count:,} |" for status, count in summary.counts.items()]
     lines += [f"| bought now | {summary.bought:,} |", f"| spent | {dollars_or_free(summary.spent_usd)} |"]
@@ -139,10 +139,10 @@ def _side_by_side(pictures: Sequence[SmallPicture]) -> Iterator[str]:
     """A table: alone in a paragraph, the server's pages put pictures one below the other."""
     for first in range(0, len(pictures), ACROSS):
         line = pictures[first : first + ACROSS]
-        yield "".join(f"| ![{plain(picture.sku)}]({picture.address}) " for picture in line) + "|"
+        yield "".join(f"| ![{escaped(picture.sku)}]({picture.address}) " for picture in line) + "|"
         if not first:
             yield "|---" * ACROSS + "|"
-        yield "".join(f"| {plain(picture.sku)} " for picture in line) + "|"
+        yield "".join(f"| {escaped(picture.sku)} " for picture in line) + "|"
 
 
 def _where_the_sheet_is(summary: Summary) -> str:

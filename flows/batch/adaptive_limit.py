@@ -9,7 +9,7 @@ SLOWER = 8
 
 
 @dataclass(slots=True)
-class Pace:
+class AdaptiveLimit:
     """The width that a pool of calls should have: between 1 and `most`; narrowed by refusals, widened by answers.
 
     Not for many threads at once: whoever owns it holds a lock. It begins at `most`, which is what the user has said.
