@@ -171,14 +171,21 @@ def test_no_waiter_is_forgotten_after_pauses() -> None:
     until(lambda: slots.in_flight == 0)
 
 
-def holding(slots: Slots, threads: int) -> tuple[list[threading.Thread], threading.Semaphore]:
-    """Threads that each hold a slot until the semaphore lets one of them go, and then ask for the next."""
+def holding(
+    slots: Slots, threads: int, begun: list[float] | None = None
+) -> tuple[list[threading.Thread], threading.Semaphore]:
+    """Threads that each hold a slot until the semaphore lets one of them go, and then ask for the next.
+
+    `begun` is told when each slot was had.
+    """
     go = threading.Semaphore(0)
+    moments = [] if begun is None else begun
 
     def calls() -> None:
         try:
             while True:
                 with slots.hold():
+                    moments.append(time.monotonic())
                     go.acquire()
         except RunStopped:
             return
@@ -260,15 +267,17 @@ def test_a_grant_that_is_not_used_runs_out() -> None:
 def test_a_refusal_pauses_and_narrows_the_pool() -> None:
     """After a refusal nobody begins for as long as the provider said, and then fewer are in flight than before."""
     slots = Slots(8)
-    threads, go = holding(slots, 7)
+    begun: list[float] = []
+    threads, go = holding(slots, 7, begun)
     try:
-        until(lambda: slots.in_flight == 7)
+        until(lambda: len(begun) == 7)
         with slots.hold() as call:
             refused = time.monotonic()
             slots.refused(call, SHORT_S)
         go.release(7)
-        until(lambda: slots.in_flight == 6)  # nine tenths of the seven that were taken
-        assert time.monotonic() - refused >= SHORT_S
+        until(lambda: len(begun) == 13)  # nine tenths of the seven that were taken
+        assert min(begun[7:]) - refused >= SHORT_S
+        assert slots.in_flight == 6
     finally:
         end(slots, threads, go)
 

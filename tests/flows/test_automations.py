@@ -173,6 +173,7 @@ def test_a_run_that_died_with_its_worker_is_marked_crashed(
     signs = Living(asked.id)
 
     def is_calling() -> bool:
+        living.beat()
         signs.beat()  # its own heartbeats are minutes apart; so the silence begins with the kill
         return provider.was_asked("#c#", "#d#")
 
