@@ -6,11 +6,12 @@ from uuid import UUID
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 
+from flows.batch.plan import left_of
 from flows.batch.problems import NotStarted
 from flows.batch.request import Request
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
-from flows.batch.shard_run import left_of_shard, taken
+from flows.batch.shard_run import taken
 from flows.tasks.destinations import open_doors
 from flows.tasks.final_states import this_run
 from flows.tasks.generate import generate_images_of
@@ -29,7 +30,7 @@ def generate_shard(batch: BatchSettings, run_id: str, shard: int) -> State[Any]:
         run = BatchRun.open(Request.of(batch), run_id)
         open_doors(batch, run)
         with stoppable(run.slots, this_run(), UUID(run_id)), taken(run, shard) as jobs:
-            left = left_of_shard(run, shard, jobs)
+            left = left_of(jobs, run)
             get_run_logger().info("%d of the %d rows of shard %d are left to make", len(left.todo), len(jobs), shard)
             with progress_shown(run, len(left.todo)), handing_on(run, left) as hand_on:
                 generate_images_of(run, generator, left.todo, hand_on)

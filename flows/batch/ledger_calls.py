@@ -87,7 +87,8 @@ class Calls:
             mine = standing is not None and standing.owner == owner.id and standing.state is State.RESERVED
             if standing and not mine and standing.state not in {State.PENDING, State.FAILED, *again}:
                 return standing
-            attempt = Attempt(folder.name, job, folder)
+            in_vain = standing is not None and standing.paid_calls > 0 and standing.state not in again
+            attempt = Attempt(folder.name, job, folder, paid_before=in_vain)
             now = time.time()
             refused = reserve(connection, owner.run, now, list_price.reserved_usd, caps)
             if refused:
@@ -194,6 +195,8 @@ class Calls:
         """Those of these images that a run has made a call for."""
         found: set[Key] = set()
         with self._database.reading() as connection:
+            if connection.execute(select(attempts.c.attempt).where(attempts.c.run == run).limit(1)).first() is None:
+                return found
             for chunk in chunks(keys):
                 mine = (attempts.c.run == run, tuple_(*key_of(attempts)).in_(chunk))
                 for row in connection.execute(select(*key_of(attempts)).where(*mine)):
@@ -254,6 +257,8 @@ def _close(connection: Connection, attempt: Attempt, outcome: str, charged: Char
     """End a call. What it has cost is still to be settled, at the end of the transaction."""
     call = connection.execute(_SEE_CALL_BEGIN, {"this_attempt": attempt.id}).one()
     usd = Decimal(0) if charged is Charged.NO else exact(cost.usd)
+    if charged is Charged.MAYBE and usd is not None and call.price_usd is not None:
+        usd = max(usd, call.price_usd)  # what is in doubt stays counted, whole
     ended = {
         "this_attempt": attempt.id,
         "ended_at": time.time(),

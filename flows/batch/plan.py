@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
@@ -134,8 +135,10 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
     ledger, prices, again = run.ledger, run.prices, run.request.again
     standings = ledger.standings(job.key for job in batch.jobs)
     is_here = _is_here(batch.jobs, standings, ledger, run.output)
-    to_buy, todo = _choose(batch.jobs, standings, again, is_here, settings.limit)
-    costing = [job for job in batch.jobs if _costs(job, standings.get(job.key), again, is_here)]
+    called = ledger.calls.made_by(run.id, standings)
+    open_jobs = _allowed(batch.jobs, standings, again, called)
+    to_buy, todo = _choose(open_jobs, standings, again, is_here, settings.limit, called)
+    costing = [job for job in open_jobs if _costs(job, standings.get(job.key), again, is_here)]
     previous = ledger.rows.previous(run.output.name)
     changed = {job.key for job in costing if previous.get((job.sku, job.template), ("", ""))[0] == job.generator}
     to_store, to_publish = _to_hand_on(batch.jobs, standings, is_here, run)
@@ -159,9 +162,11 @@ def make_plan(settings: BatchSettings, batch: Batch, run: BatchRun) -> Plan:
 
 def left_of(jobs: Sequence[Job], run: BatchRun) -> Left:
     """Hold jobs that were planned before against the ledger as it is now."""
+    again = run.request.again
     standings = run.ledger.standings(job.key for job in jobs)
     is_here = _is_here(jobs, standings, run.ledger, run.output)
-    _, todo = _choose(jobs, standings, run.request.again, is_here, 0)
+    called = run.ledger.calls.made_by(run.id, standings)
+    _, todo = _choose(_allowed(jobs, standings, again, called), standings, again, is_here, 0, called)
     to_store, to_publish = _to_hand_on(jobs, standings, is_here, run)
     return Left(tuple(todo), tuple(to_store), tuple(to_publish))
 
@@ -185,20 +190,32 @@ def _costs(job: Job, standing: Standing | None, again: frozenset[State], is_here
     return standing.state in {State.PENDING, State.FAILED, *again}
 
 
+def _allowed(
+    jobs: Sequence[Job], standings: Mapping[Key, Standing], again: frozenset[State], called: AbstractSet[Key]
+) -> Sequence[Job]:
+    """Leave out the rows for which the word to buy them again is used up: this very run, begun before, has called."""
+    return [job for job in jobs if job.key not in called or standings[job.key].state not in again]
+
+
 def _choose(
     jobs: Sequence[Job],
     standings: Mapping[Key, Standing],
     again: frozenset[State],
     is_here: Callable[[Job], bool],
     limit: int,
+    called: AbstractSet[Key],
 ) -> tuple[list[Job], list[Job]]:
+    """The jobs to buy and those to do. What this run has called for before it was begun anew counts to its limit."""
+    left = limit - len(called)
     to_buy: list[Job] = []
     todo: list[Job] = []
     for job in jobs:
         standing = standings.get(job.key)
         if _costs(job, standing, again, is_here):
-            if limit and len(to_buy) >= limit:
-                continue
+            if limit and job.key not in called:
+                if left <= 0:
+                    continue
+                left -= 1
             to_buy.append(job)
             todo.append(job)
         elif standing is not None and (

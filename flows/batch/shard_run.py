@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 from flows.batch.jobs import Job
 from flows.batch.ledger_tables import State
-from flows.batch.plan import Left, left_of
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.run import BatchRun
 from flows.batch.shards import ShardState
@@ -29,16 +28,6 @@ def taken(run: BatchRun, number: int) -> Iterator[Sequence[Job]]:
     with run.ledger.owning(run.id) as owner:
         run.ledger.shards.take(run.id, number, owner.id)
         yield jobs
-
-
-def left_of_shard(run: BatchRun, number: int, jobs: Sequence[Job]) -> Left:
-    """What is left to do of a shard. One that is tried again buys no row anew that an earlier try has called for."""
-    (shard,) = run.ledger.shards.of_run(run.id, [number])
-    if shard.tries > 1 and run.request.again:
-        standings = run.ledger.standings(job.key for job in jobs)
-        called = run.ledger.calls.made_by(run.id, standings)
-        jobs = [job for job in jobs if job.key not in called or standings[job.key].state not in run.request.again]
-    return left_of(jobs, run)
 
 
 def has_shards(run: BatchRun) -> bool:

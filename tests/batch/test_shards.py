@@ -16,10 +16,11 @@ from flows.batch.jobs import Job
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_database import connect, ledger_url
 from flows.batch.ledger_tables import SCHEMA_VERSION, State, meta, shards
+from flows.batch.plan import left_of
 from flows.batch.problems import NotStarted
 from flows.batch.report import Report
 from flows.batch.run import BatchRun
-from flows.batch.shard_run import end_shard, left_of_shard, taken
+from flows.batch.shard_run import end_shard, taken
 from flows.batch.shards import ShardState, cut
 
 
@@ -108,7 +109,7 @@ def test_a_run_s_cap_holds_over_its_shards(batch: SmallBatch) -> None:
         one = part(batch, run, **money)
         one.slots.allow(1)
         with taken(one, number) as jobs:
-            buy(one, generator, left_of_shard(one, number, jobs).todo)
+            buy(one, generator, left_of(jobs, one).todo)
             end_shard(one, number)
     assert generator.charges == 3
     assert run.ledger.budgets.of_run(run.id) == Decimal("0.015")
@@ -129,9 +130,7 @@ def test_a_shard_that_is_tried_again_takes_up_what_is_left(batch: SmallBatch) ->
     put_state(run.ledger, State.UNKNOWN)
     with taken(one, number):
         buy(one, ScriptedGenerator(), jobs[1:2])
-    assert [job.sku for job in left_of_shard(one, number, jobs[:3]).todo] == ["A", "C"]
-    run.ledger.shards.next_try(run.id, number)
-    assert [job.sku for job in left_of_shard(one, number, jobs[:3]).todo] == ["C"]
+    assert [job.sku for job in left_of(jobs[:3], one).todo] == ["C"]
 
 
 def test_what_shards_were_to_buy_is_forgotten_once_they_have_ended(batch: SmallBatch) -> None:

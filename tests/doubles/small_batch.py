@@ -108,9 +108,9 @@ class SmallBatch:
         given = {"csv": str(self.root / "products.csv"), "output": str(self.output), "ledger": self.where}
         return BatchSettings.of(**{**given, "generator": "anycap", **changes})
 
-    def open(self, settings: BatchSettings) -> BatchRun:
-        """A run that is not begun yet."""
-        run = BatchRun.open(Request.of(settings))
+    def open(self, settings: BatchSettings, run_id: str = "") -> BatchRun:
+        """A run that is not begun yet, or one of this id that begins anew, as a flow run that is retried does."""
+        run = BatchRun.open(Request.of(settings), run_id)
         run.prices = self.prices
         return run
 
@@ -123,10 +123,12 @@ class SmallBatch:
         """The jobs of products.csv."""
         return self.plan(**changes).batch.jobs
 
-    def run(self, generator: ScriptedGenerator, usd_per_credit: Decimal = Decimal(0), **changes: Any) -> Ran:
+    def run(
+        self, generator: ScriptedGenerator, usd_per_credit: Decimal = Decimal(0), run_id: str = "", **changes: Any
+    ) -> Ran:
         """Run products.csv from end to end."""
         settings = self.settings(**changes)
-        run = self.open(settings)
+        run = self.open(settings, run_id)
         plan = plan_batch(settings, self.source, run)
         check_caps(plan.to_buy, run)
         run.begin(self.source.capabilities.provider, plan.batch)
