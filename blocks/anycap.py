@@ -94,7 +94,7 @@ class AnyCap(ImageGenerator):
     def recover(self, request: ImageRequest, child: ChildProcess | None) -> GeneratedImage:
         """Adopt what a dead caller's call brought: waits for its child, then reads the answer it left in the folder."""
         folder = request.folder.resolve()
-        if not (folder / anycap_child.ANSWER).exists():
+        if child is None and not (folder / anycap_child.ANSWER).exists():  # of a call with a child it is gone
             raise ServiceUnavailable(
                 f"The call for {request.sku!r} was never sent, so nothing was bought. Ask for it again.",
                 code="never_sent",

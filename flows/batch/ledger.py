@@ -117,9 +117,11 @@ class Ledger:
         return {key: found[key] for key in wanted if key in found}
 
     def redos(self) -> dict[Key, tuple[str, str, str]]:
-        """(sku, template, fingerprint of the row) to (fingerprint, prompt, variant) of its newest bought redo."""
+        """(sku, template, fingerprint of the row) to (fingerprint, prompt, variant) of its newest bought redo,
+        be its file here or lost by now.
+        """
         wanted = (
-            select(images).where(images.c.redo_of != "", images.c.state == State.BOUGHT).order_by(images.c.bought_at)
+            select(images).where(images.c.redo_of != "", images.c.bought_at.is_not(None)).order_by(images.c.bought_at)
         )
         with self._database.reading() as connection:
             return {

@@ -39,11 +39,15 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call to a provider, written down before it is made. `folder` is where its answer and its image arrive."""
+    """One call to a provider, written down before it is made. `folder` is where its answer and its image arrive.
+
+    `paid_before`: an earlier call for this image was paid and brought nothing, and nobody has since allowed another.
+    """
 
     id: str
     job: Job
     folder: Path
+    paid_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)

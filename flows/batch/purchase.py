@@ -56,10 +56,9 @@ class Bought:
 
 @dataclass(slots=True)
 class _Tries:
-    """What one row has met so far: calls for patience, a paid call that brought nothing, an image that is nowhere."""
+    """What one row has met so far: calls for patience, an image that is nowhere."""
 
     refusals: int = 0
-    wasted: bool = False
     gone: bool = False
 
 
@@ -159,9 +158,8 @@ class Purchase:
                 raise
             self._close(attempt, State.RESERVED, Charged.NO, error)
         except NoImage as error:
-            if tries.wasted or not error.was_paid:
+            if attempt.paid_before or not error.was_paid:
                 self._give_up(attempt, error)
-            tries.wasted = True
             self._close(attempt, State.RESERVED, Charged.YES, error)
         except ImageGenerationError as error:
             self._fail(attempt, error)
@@ -243,18 +241,21 @@ class Purchase:
             raise
 
     def _recover(self, orphan: Orphan, request: ImageRequest) -> GeneratedImage:
-        if orphan.host != self.owner.host:
+        if orphan.host == self.owner.host:
+            return self.generator.recover(request, orphan.child)
+        try:  # a container is another host each time, and may have left its image on a volume that is here
+            return self.generator.recover(request, None)
+        except ImageGenerationError as error:
             raise OutcomeUnknown(
-                f"The call was under way on {orphan.host} when its run died. Run the same command there, "
-                "or buy it again with --retry-unknown."
-            )
-        return self.generator.recover(request, orphan.child)
+                f"The call was under way on {orphan.host} when its run died. Run the same command there; if that "
+                "machine is gone, buy it again with --retry-unknown."
+            ) from error
 
     def _restore(self, job: Job, held: Standing, tries: _Tries) -> Place | None:
         """Bring a bought image back without buying it; None where it is gone and may be bought anew."""
         places = self.ledger.places_anywhere(job.key)
         for place in places if held.state is State.BOUGHT else ():
-            if place.output == self.output.name and (self.output.root / place.original).is_file():
+            if self.output.holds(place, held.sha256):
                 return place
         scratch = self.output.open_call(new_attempt_id())
         try:

@@ -1,5 +1,6 @@
 """The output folder: where bought images are kept, finished and found again."""
 
+import hashlib
 import shutil
 import sys
 import threading
@@ -84,7 +85,7 @@ class OutputFolder:
             self._calls.mkdir(parents=True, exist_ok=True)
             probe = self._calls / ".probe"
             probe.write_bytes(b"\0" * 4096)
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another run that begins at this moment may have been first
         except OSError as error:
             raise StoreUnusable(
                 f"The output folder {self.root} can't be written: {error.strerror}. "
@@ -193,6 +194,14 @@ class OutputFolder:
     def has(self, job: Job, place: Place) -> bool:
         """Whether this job's image is here, finished as the template asks now."""
         return place.finish == str(job.finish) and bool(place.path) and (self.root / place.path).is_file()
+
+    def holds(self, place: Place, sha256: str) -> bool:
+        """Whether the original is here, and is the image that was bought to the last byte."""
+        try:
+            with (self.root / place.original).open("rb") as file:
+                return place.output == self.name and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except OSError:
+            return False
 
     def restore(
         self,

@@ -14,6 +14,9 @@ from flows.batch.ledger_tables import State
 from flows.batch.owners import Owner
 from flows.batch.row_report import RowReport, Status
 
+PRICE = Decimal("0.005")
+HALF = Decimal("0.5")  # of a cent, in credits: what the list says
+
 
 @pytest.fixture
 def batch(shop: SmallBatch) -> SmallBatch:
@@ -164,16 +167,17 @@ def test_what_a_run_has_spent_is_told_exactly(batch: SmallBatch) -> None:
     """Bought, paid for nothing, and in doubt, each counted once, and free calls not at all."""
     batch.products(*"ABCDE")
     script: dict[str, list[Step]] = {
-        "A": [NoImage("nothing", credits_used=Decimal(1))],
+        "A": [NoImage("nothing", credits_used=HALF), Draws(credits_used=HALF)],
         "B": [OutcomeUnknown("cut off")],
         "C": [ContentRejected("no")],
         "D": [Draws(credits_used=Decimal("0.25"))],
+        "E": [Draws(credits_used=HALF)],
     }
     ran = batch.run(ScriptedGenerator(script), usd_per_credit=Decimal("0.01"))
     spent = batch.ledger().rows.spent(ran.run.id)
     assert spent.bought == 3
-    assert spent.usd == Decimal("0.01") * 2 + Decimal("0.005") + Decimal("0.0025") + Decimal("0.01")
-    assert (spent.in_doubt_usd, spent.has_unpriced) == (Decimal("0.005"), False)
+    assert spent.usd == 2 * PRICE + PRICE + PRICE / 2 + PRICE
+    assert (spent.in_doubt_usd, spent.has_unpriced) == (PRICE, False)
     assert batch.ledger().rows.spent("another").usd == 0
 
 

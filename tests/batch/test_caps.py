@@ -153,6 +153,18 @@ def test_a_call_settles_what_it_reserved(shop: SmallBatch) -> None:
     assert counters_are_sums(ledger)
 
 
+def test_what_is_in_doubt_stays_counted_as_it_was_reserved(shop: SmallBatch) -> None:
+    """Where the provider has proved dearer than its list price, a call in doubt may have cost that much, too."""
+    ledger, (job,) = shop.ledger(), some_jobs(shop, 1)
+    dear = Cost(CENT.usd, reserve_usd=Decimal("0.067"))
+    with ledger.owning("run 1") as owner:
+        attempt = ledger.calls.take(job, owner, Path("call-1"), dear, frozenset())
+        assert isinstance(attempt, Attempt)
+        ledger.calls.end(attempt, State.UNKNOWN, Charged.MAYBE, CENT)
+    assert ledger.budgets.of_run("run 1") == today_usd(ledger) == Decimal("0.067")
+    assert counters_are_sums(ledger)
+
+
 def test_a_call_that_is_closed_twice_gives_back_once(shop: SmallBatch) -> None:
     """A late second end of a call leaves the counters as they are."""
     ledger, (job, other) = shop.ledger(), some_jobs(shop, 2)

@@ -351,6 +351,17 @@ def test_bytes_broken_twice_are_lost_and_may_yet_be_had(batch: SmallBatch, serve
     assert image_of(batch).read_bytes() == picture("mended")
 
 
+def test_a_paid_call_is_not_forgotten_between_two_tries(batch: SmallBatch) -> None:
+    """Broken, then a provider that is unwell, then broken again: that is the one new call, and there is no third."""
+    generator = scripted(BROKEN, ServiceUnavailable("busy"), BROKEN)
+    assert isinstance(error_of(batch.run(generator)), ServiceUnavailable)
+    assert isinstance(error_of(batch.run(generator)), SpoiltImage)
+    assert batch.report("A").status is Status.LOST
+    assert generator.charges == 2
+    assert isinstance(batch.run(generator, rebuy_lost=True).outcomes["A"], Bought)
+    assert generator.charges == 3
+
+
 def test_the_bytes_decide_the_extension(batch: SmallBatch) -> None:
     """A JPEG that calls itself PNG is kept as what it is."""
     batch.run(scripted(Draws(data=picture(kind="JPEG"))))
@@ -537,12 +548,13 @@ def test_what_became_of_a_dead_runs_call_is_what_the_row_is(
 
 def test_a_call_of_another_machine_is_left_to_it(batch: SmallBatch) -> None:
     """Its answer lies on that machine, so the row stays open for it; --retry-unknown settles it here."""
-    leave_orphan(batch, host="another-machine")
-    generator = ScriptedGenerator()
+    leave_orphan(batch, host="another-machine", child=ChildProcess(1, 2.0))
+    generator = ScriptedGenerator(recoveries={"A": 2 * [ServiceUnavailable("never sent", code="never_sent")]})
     ran = batch.run(generator)
     assert "another-machine" in str(error_of(ran))
     assert "--retry-unknown" in str(error_of(ran))
-    assert (generator.calls, generator.recovered) == ([], [])
+    assert generator.calls == []
+    assert [child for _, child in generator.recovered] == [None], "its number means nothing here"
     (job,) = batch.jobs()
     assert batch.ledger().standings([job.key])[job.key].state is State.SUBMITTED
     assert batch.report("A").status is Status.UNKNOWN
@@ -551,6 +563,15 @@ def test_a_call_of_another_machine_is_left_to_it(batch: SmallBatch) -> None:
     assert generator.charges == 1
     assert batch.report("A").status is Status.STORED
     assert batch.report("A").paid_calls == 2
+
+
+def test_an_image_that_another_container_left_here_is_taken(batch: SmallBatch) -> None:
+    """Each container is a host of its own, and the output folder is on a volume that they share."""
+    leave_orphan(batch, host="a-container-that-is-gone")
+    generator = ScriptedGenerator()
+    assert isinstance(batch.run(generator).outcomes["A"], Bought)
+    assert generator.calls == []
+    assert paid(batch.report("A")) == (1, 1, PRICE)
 
 
 class Hangs(ScriptedGenerator):
@@ -699,6 +720,20 @@ def test_an_image_that_cannot_be_kept_ends_the_run_and_is_not_lost(batch: SmallB
     assert (generator.charges, len(generator.recovered)) == (12, bought)
     assert data <= {image_of(batch, sku).read_bytes() for sku in skus}
     assert {batch.report(sku).paid_calls for sku in skus} == {1}
+
+
+def test_a_spoilt_original_is_brought_back_like_one_that_is_gone(batch: SmallBatch, server: FileServer) -> None:
+    """Half of the file is there, and what was made of it is not: the provider's address has it whole."""
+    generator = scripted(Draws(url=f"{server.url}/a"))
+    options = with_template(batch, "size: 40x20\n")
+    batch.run(generator, **options)
+    (original,) = (batch.output / "originals").rglob("*.png")
+    server.files["/a"] = original.read_bytes()
+    original.write_bytes(server.files["/a"][:100])
+    image_of(batch).unlink()
+    assert batch.run(generator, **options).summary.exit_code == 0
+    assert (original.read_bytes(), image_of(batch).is_file()) == (server.files["/a"], True)
+    assert generator.charges == 1
 
 
 def test_a_finish_that_cannot_be_written_ends_the_run(batch: SmallBatch) -> None:

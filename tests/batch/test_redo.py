@@ -76,6 +76,25 @@ def test_a_rerun_of_the_file_keeps_the_redo_and_buys_nothing(batch: SmallBatch) 
     assert batch.report("A", second).fingerprint == redone.fingerprint
 
 
+def test_a_redo_whose_file_is_lost_stays_lost(batch: SmallBatch) -> None:
+    """The row is not shown with its old image; the redo comes back with its file, or is bought again on request."""
+    generator = ScriptedGenerator()
+    batch.run(generator)
+    batch.redo(generator, "A")
+    file = batch.output / batch.report("A").path
+    away = file.rename(batch.root / "away.png")
+    for _ in range(2):
+        assert batch.run(generator).summary.exit_code == 1
+        assert batch.report("A").status is Status.LOST
+    away.rename(file)
+    assert batch.run(generator).summary.exit_code == 0
+    assert batch.output / batch.report("A").path == file
+    file.unlink()
+    paid = generator.charges
+    assert batch.run(generator, rebuy_lost=True).summary.exit_code == 0
+    assert (generator.charges, file.is_file()) == (paid + 1, True)
+
+
 def test_results_show_the_redo(batch: SmallBatch) -> None:
     """What a shop imports and the manifest name the new image at once."""
     batch.redo(ScriptedGenerator(), "A", add="softer")

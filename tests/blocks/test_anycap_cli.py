@@ -422,6 +422,13 @@ def test_a_call_that_was_never_sent_is_free(anycap: AnyCap, tmp_path: Path) -> N
         anycap.recover(a_request(tmp_path / "a", "x"), None)
 
 
+def test_a_call_whose_folder_is_gone_may_have_been_bought(anycap: AnyCap, tmp_path: Path) -> None:
+    """Where a child was noted it had a file for its answer: that there is none proves nothing."""
+    ours = psutil.Process()
+    with pytest.raises(OutcomeUnknown):
+        anycap.recover(a_request(tmp_path / "a", "x"), ChildProcess(ours.pid, ours.create_time()))
+
+
 @pytest.mark.parametrize("answer", ["", '{"status":"succ', "<html>"])
 def test_half_an_answer_of_a_dead_child_is_unknown(answer: str, anycap: AnyCap, tmp_path: Path) -> None:
     """Where the child is gone and its answer is not whole, nobody can tell; its trace id helps to look it up."""
