@@ -1,6 +1,6 @@
 """What was bought and what it cost, from the ledger's calls: by day, model, template or run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,8 @@ from sqlalchemy import ColumnElement, Row, and_, case, func, or_, select
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import Charged, State, attempts, images, runs
 from flows.batch.prices import dollars
+
+SHORTEST_ID = 8
 
 
 class By(StrEnum):
@@ -30,7 +32,7 @@ class Spending:
     `estimate_usd` is what the price book said of the calls before they were made; `spent_usd`, what they have cost, of
     which `settled_usd` is by the provider's own credits and the rest by list price; `in_doubt_usd`, what calls may have
     cost of which nobody knows whether they were charged: under way, or without an answer. `unpriced_calls` are in no
-    amount. Calls that cost nothing, and all of a free generator, are left out. `told` is a run's name for people.
+    amount. Calls that cost nothing, and all of a free generator, are left out. `told` is when a run began, and its CSV.
     """
 
     what: str
@@ -140,12 +142,14 @@ def spending_lines(lines: Sequence[Spending], by: By) -> Iterator[str]:
         yield "Nothing was bought yet."
         return
     head = [f"{by} (UTC)" if by is By.DAY else by.value, "images", "paid calls", "estimated", "spent", "of it settled"]
+    shown = _beginnings({line.what for line in lines}) if by is By.RUN else {}
     doubt, unpriced = any(line.calls_in_doubt for line in lines), any(line.unpriced_calls for line in lines)
     cells = [[*head, *(["in doubt"] if doubt else []), *(["price not known"] if unpriced else [])]]
     for line in [*lines, *([total_of(lines)] if len(lines) > 1 else [])]:
         amounts = [dollars(usd) for usd in (line.estimate_usd, line.spent_usd, line.settled_usd)]
         in_doubt = f"{dollars(line.in_doubt_usd)} ({line.calls_in_doubt:,})" if line.calls_in_doubt else ""
-        row = [line.told or line.what, f"{line.images:,}", f"{line.paid_calls:,}", *amounts]
+        what = f"{shown.get(line.what, line.what)}  {line.told}".rstrip()
+        row = [what, f"{line.images:,}", f"{line.paid_calls:,}", *amounts]
         cells.append([*row, *([in_doubt] if doubt else []), *([f"{line.unpriced_calls:,}"] if unpriced else [])])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
@@ -175,6 +179,13 @@ def _spending(row: Row[Any], told: str) -> Spending:
 
 def _json(line: Spending) -> dict[str, Any]:
     return {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in asdict(line).items()}
+
+
+def _beginnings(ids: Collection[str]) -> dict[str, str]:
+    """As much of each id as tells it from the others: those of runs that began within a minute may begin alike."""
+    longest = max(map(len, ids))
+    length = next((n for n in range(SHORTEST_ID, longest) if len({one[:n] for one in ids}) == len(ids)), longest)
+    return {one: one[:length] for one in ids}
 
 
 def _run_told(run: Row[Any]) -> str:

@@ -1,6 +1,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -91,6 +92,19 @@ def test_what_was_bought_is_told_by_run(busy: SmallBatch) -> None:
     with busy.ledger()._database.writing() as connection:
         connection.execute(runs.delete())
     assert [line.told for line in read_spending(busy.ledger(), By.RUN)] == ["", ""]
+
+
+def test_a_run_is_shown_by_as_much_of_its_id_as_is_needed(busy: SmallBatch) -> None:
+    """Each line of the table begins with what `rowshot unpublish` finds the run by, also where ids begin alike."""
+    (bought,) = read_spending(busy.ledger(), By.RUN)
+    _, line = spending_lines([bought], By.RUN)
+    assert line.startswith(f"{bought.what[:8]}  {bought.told}  ")
+    alike = [replace(bought, what=f"019a1b2c-{rest}") for rest in ("d000-7000", "d001-7000")]
+    lines = list(spending_lines(alike, By.RUN))
+    assert [line.split()[0] for line in lines] == ["run", "019a1b2c-d000", "019a1b2c-d001", "total"]
+    assert len(set(map(len, lines[1:]))) == 1
+    unknown = list(spending_lines([replace(bought, told="")], By.RUN))
+    assert unknown[1].split()[:2] == [bought.what[:8], "4"]
 
 
 def test_proofs_and_refusals_are_no_spending(shop: SmallBatch) -> None:
