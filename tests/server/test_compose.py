@@ -1,5 +1,6 @@
 import re
 import stat
+import tomllib
 from typing import Any
 
 import pytest
@@ -86,6 +87,13 @@ def test_the_recorder_is_set_as_everywhere() -> None:
     """Its server takes task runs by the hundred, as ours does and as one does that is started in the clone."""
     environment = Compose(made_up()).environment("services")
     assert {name: environment.get(name) for name in RECORDER} == dict(RECORDER)
+
+
+def test_leases_are_looked_for_as_often_as_everywhere() -> None:
+    """A killed run's slots come free as soon on its server as on one that is started in the clone."""
+    settings = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["prefect"]["server"]
+    told = Compose(made_up()).environment("services")["PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS"]
+    assert float(told) == settings["services"]["repossessor"]["loop_seconds"]
 
 
 def test_the_files_it_names_are_there() -> None:
