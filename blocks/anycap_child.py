@@ -23,8 +23,8 @@ ANSWER: Final = "answer.json"
 STDERR: Final = "stderr.txt"
 IMAGE: Final = "image.png"
 INSTALL: Final = (
-    "Install it with 'npm install -g @anycap/cli-linux-x64@0.6.2' and put it on PATH as anycap, "
-    "or name the program in ROWSHOT_ANYCAP or in the block's executable."
+    "Install it with 'npm install -g @anycap/cli-linux-x64@0.6.2'. That puts no anycap on PATH, so name the program: "
+    "export ROWSHOT_ANYCAP=$(npm root -g)/@anycap/cli-linux-x64/bin/anycap (or its path in the block's executable)."
 )
 
 _RESERVED: Final = frozenset({"prompt", "model", "mode", "images"})

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from flows.batch.delivery_options import add_delivery_commands
 
 EPILOG = """\
-exit codes: 0 every row has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
+exit codes: 0 every row asked for has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
             3 the run ended early, and the same command goes on from there
 """
 

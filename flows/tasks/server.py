@@ -105,7 +105,8 @@ def _check(url: str) -> None:
     except requests.RequestException as error:
         raise _refused(
             f"The Prefect server {url} doesn't answer ({type(error).__name__}).",
-            "Start it with `prefect server start`, or unset PREFECT_API_URL to have one for this run.",
+            "Start it with `prefect server start`. To have one for this run instead, unset PREFECT_API_URL, or if your "
+            "profile names the address: `prefect profile use ephemeral`.",
         ) from error
     if not answer.ok:
         raise _refused(f"There is no Prefect server at {url}.", "PREFECT_API_URL is its address with /api at the end.")

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from anycap_server import AnyCapServer
 from cli import anycap_executable
+from documented import documented
 from PIL import Image
 
 from blocks import anycap_child
@@ -348,8 +349,9 @@ def test_a_program_that_is_not_there_stops_the_run(tmp_path: Path) -> None:
     broken.chmod(0o755)
     for program in ("no-such-program", str(plain), str(broken)):
         block = AnyCap(api_key=KEY, executable=program)
-        with pytest.raises(GeneratorMissing, match="npm install"):
+        with pytest.raises(GeneratorMissing, match="npm install") as missing:
             block.check()
+        assert documented("export ROWSHOT_ANYCAP=") in str(missing.value)
         assert isinstance(error_of(block, a_request(tmp_path / "a", "x")), GeneratorMissing)
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -243,6 +244,35 @@ def test_a_server_that_does_not_answer_is_exit_code_2(
     assert unused_address in told.stderr
     assert "prefect server start" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_a_profile_that_names_a_server_that_is_gone_is_told_with_its_mend(
+    tmp_path: Path, unused_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect leaves such a profile behind once its server has ended; after the command that is named, the run goes."""
+    monkeypatch.delenv("PREFECT_API_URL")
+    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_PROFILES_PATH": str(tmp_path / "profiles.toml")}
+    profile = f'active = "local"\n[profiles.local]\nPREFECT_API_URL = "{unused_address}"\n'
+    (tmp_path / "profiles.toml").write_text(profile)
+    write_csv(tmp_path / "shop.csv", ["a"])
+    told = rowshot(tmp_path, "run", "shop.csv", **home)
+    assert told.returncode == 2
+    mend = "prefect profile use ephemeral"
+    assert f"`{mend}`" in told.stderr
+    subprocess.run(
+        [sys.executable, "-m", *mend.split()], env=environment(tmp_path, **home), capture_output=True, check=True
+    )
+    done = rowshot(tmp_path, "run", "shop.csv", **home)
+    assert done.returncode == 0, done
+
+
+def test_the_help_tells_the_exit_codes_as_the_readme_does(tmp_path: Path) -> None:
+    """Both say that 0 is about the rows that were asked for: with --limit others are pending."""
+    told = " ".join(rowshot_here(tmp_path, "run", "--help").stdout.split())
+    codes = told.partition("exit codes: ")[2].partition("; 3")[0]
+    assert codes.startswith("0 every row asked for has its image; 1 ")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"Exit codes: {codes}" in " ".join(readme.split())
 
 
 @pytest.fixture

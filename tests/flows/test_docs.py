@@ -18,7 +18,7 @@ from urllib.error import URLError
 import pytest
 from anycap_server import AnyCapServer
 from catalog import Items
-from cli import VERSION
+from cli import VERSION, anycap_executable
 from cms_server import CmsServer
 from command import anycap_variables, environment, rowshot_here, until, write_csv
 from documented import REPO, commands, documented, fenced
@@ -49,6 +49,7 @@ make demo
 prefect server start
 rowshot plan products.csv
 rowshot run products.csv
+export ROWSHOT_ANYCAP=$(npm root -g)/@anycap/cli-linux-x64/bin/anycap
 export ANYCAP_API_KEY=...
 rowshot plan products.csv --generator anycap
 rowshot run products.csv --generator anycap --limit 10
@@ -240,7 +241,11 @@ def test_what_others_run_is_run_by_them() -> None:
     for start, file in ELSEWHERE.items():
         assert documented(start)
         assert start in (REPO / file).read_text(encoding="utf-8")
-    assert documented("npm install -g @anycap").endswith(f"@{VERSION}")
+    package, _, version = documented("npm install -g @anycap").split()[-1].rpartition("@")
+    assert version == VERSION
+    program = documented("export ROWSHOT_ANYCAP=").removeprefix("export ROWSHOT_ANYCAP=$(npm root -g)/")
+    assert program == f"{package}/bin/anycap"
+    assert anycap_executable().match("node_modules/@anycap/*/bin/anycap"), "npm puts it elsewhere than the pages say"
     pages = {command.page for command in commands() if command.text in CONTAINERS}
     assert all("Not run here" in (REPO / page).read_text(encoding="utf-8") for page in pages)
 
