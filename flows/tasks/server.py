@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from flows.batch.problems import NotStarted, Problem
 from flows.tasks.embedded_server import OWN_SERVER, EmbeddedServer, ServerNotStarted, embedded_server
 
-ANSWER_S = 10
+ANSWER_S = 30  # a small server that is busy may take ten
 LAST_WORDS_S = 120
 LISTENS_S = 5
 _unheard: set[Future[bool]] = set()
