@@ -50,6 +50,18 @@ class Delivery:
 
 
 _THIS = (*this_image(deliveries), deliveries.c.destination == bindparam("this_destination"))
+_CHANGE = update(deliveries).where(*_THIS)
+_REPLACE = (
+    update(deliveries)
+    .where(
+        deliveries.c.sku == bindparam("this_sku"),
+        deliveries.c.template == bindparam("this_template"),
+        deliveries.c.fingerprint != bindparam("this_fingerprint"),
+        deliveries.c.destination == bindparam("this_destination"),
+        deliveries.c.state == Delivered.PUBLISHED,
+    )
+    .values(state=Delivered.REPLACED)
+)
 _DROP = delete(deliveries).where(*_THIS)
 _NEW = insert(deliveries)
 
@@ -97,12 +109,12 @@ class Deliveries:
         )
 
     def published(self, destination: str, keys: Iterable[Key]) -> None:
-        """A CMS shows the addresses that `publishing` has noted."""
-        self._change(destination, keys, {"state": Delivered.PUBLISHED, "error_kind": "", "error": ""})
+        """A CMS shows the addresses that `publishing` has noted, and so no other image of their rows any more."""
+        self._change(destination, keys, Delivered.PUBLISHED)
 
     def withdrawn(self, destination: str, keys: Iterable[Key]) -> None:
         """A CMS shows again what it did before: unpublished."""
-        self._change(destination, keys, {"state": Delivered.WITHDRAWN, "error_kind": "", "error": ""})
+        self._change(destination, keys, Delivered.WITHDRAWN)
 
     def failed(self, destination: str, errors: Mapping[Key, DeliveryError]) -> None:
         """These images could not be delivered, each for its own reason; a later run tries again."""
@@ -129,7 +141,7 @@ class Deliveries:
             for key, values in what.items():
                 mine = {**this(key), "this_destination": destination}
                 now = {**values, "at": time.time()}
-                if not connection.execute(update(deliveries).where(*_THIS), {**mine, **now}).rowcount:
+                if not connection.execute(_CHANGE, {**mine, **now}).rowcount:
                     _insert(connection, key, destination, now)
 
         self._write(work, what)
@@ -137,7 +149,8 @@ class Deliveries:
     def published_by(self, run: str) -> Sequence[Delivery]:
         """What a run has published, in every CMS, the newest first; what is withdrawn again is left out.
 
-        One that is only `publishing`, or has failed, is in it too: its request may have arrived all the same.
+        One that is only `publishing`, or has failed, is in it too: its request may have arrived all the same. So is one
+        that was replaced: taking back what replaced it shows it again.
         """
         ours = (deliveries.c.run == run, deliveries.c.state != Delivered.WITHDRAWN)
         with self._database.reading() as connection:
@@ -152,13 +165,15 @@ class Deliveries:
 
         self._write(work, values)
 
-    def _change(self, destination: str, keys: Iterable[Key], values: Mapping[str, Any]) -> None:
+    def _change(self, destination: str, keys: Iterable[Key], state: Delivered) -> None:
         mine = list(keys)
 
         def work(connection: Connection) -> None:
             for key in mine:
-                now = {**this(key), "this_destination": destination, **values, "at": time.time()}
-                connection.execute(update(deliveries).where(*_THIS), now)
+                this_one = {**this(key), "this_destination": destination}
+                if state is Delivered.PUBLISHED:
+                    connection.execute(_REPLACE, this_one)
+                connection.execute(_CHANGE, {**this_one, "state": state, **_NO_ERROR, "at": time.time()})
 
         self._write(work, mine)
 

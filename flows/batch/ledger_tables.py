@@ -49,6 +49,7 @@ class Delivered(StrEnum):
     STORED = "stored"
     PUBLISHING = "publishing"
     PUBLISHED = "published"
+    REPLACED = "replaced"  # by another image of its row, which was published after it
     WITHDRAWN = "withdrawn"
     FAILED = "failed"
     REFUSED = "refused"  # by a person, who has looked at it

@@ -96,7 +96,7 @@ def _put_back(ledger: Ledger, delivery: Delivery, site: Site, ended: Withdrawal)
     if now == delivery.url:
         site.publish(sku, delivery.previous, template)
         ended.put_back += 1
-    elif delivery.state is not Delivered.PUBLISHED:  # its request never arrived
+    elif delivery.state not in {Delivered.PUBLISHED, Delivered.REPLACED}:  # its request never arrived
         return
     elif now != delivery.previous:
         shown = now if now is None or isinstance(now, str) else "something"

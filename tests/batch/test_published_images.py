@@ -1,0 +1,90 @@
+"""What a CMS is told of a row over several runs, and what they take back, on each of the ledger's databases."""
+
+import pytest
+from shop_site import ShopSite
+from small_batch import SmallBatch
+
+from flows.batch.deliveries import Deliveries
+from flows.batch.ledger import Ledger
+from flows.batch.ledger_tables import Delivered
+from flows.batch.publishing import PublishRow, publish_rows
+from flows.batch.withdrawal import withdraw
+
+OLD = "https://cdn/old.png"
+
+
+def image(name: str, template: str = "product") -> PublishRow:
+    """An image of the one row of a CSV."""
+    return PublishRow(("a", template, name), "a", template, f"https://cdn/{name}.png")
+
+
+A, B = image("blue"), image("red")
+
+
+@pytest.fixture
+def ledger(shop: SmallBatch) -> Ledger:
+    """An empty one."""
+    return shop.ledger()
+
+
+@pytest.fixture
+def deliveries(ledger: Ledger) -> Deliveries:
+    """The ledger's."""
+    return ledger.deliveries
+
+
+@pytest.fixture
+def site() -> ShopSite:
+    """A CMS that shows an image of old."""
+    return ShopSite({"a": OLD})
+
+
+def test_a_row_that_is_changed_back_is_published_again(deliveries: Deliveries, site: ShopSite) -> None:
+    """The CMS shows the image of the row as it is now, and only that one counts as published."""
+    for run, row in (("run-1", A), ("run-2", B), ("run-3", A)):
+        publish_rows([row], site, deliveries, run)
+        assert site.values["a"] == row.url
+        known = deliveries.standing([A.key, B.key], site.name)
+        assert [key for key, one in known.items() if one.is_done] == [row.key]
+
+
+def test_an_image_of_another_template_is_not_replaced(deliveries: Deliveries, site: ShopSite) -> None:
+    """Each template's image is a row of its own."""
+    hero = image("blue", "blog_hero")
+    publish_rows([A, hero], site, deliveries, "run-1")
+    assert [one.is_done for one in deliveries.standing([A.key, hero.key], site.name).values()] == [True, True]
+    assert not deliveries.standing([A.key], "cms-site/other")
+
+
+def test_what_was_replaced_is_left_alone_and_named(ledger: Ledger, site: ShopSite) -> None:
+    """Taking back the older of two runs changes nothing, and says what is there instead."""
+    publish_rows([A], site, ledger.deliveries, "run-1")
+    publish_rows([B], site, ledger.deliveries, "run-2")
+    ended = withdraw(ledger, "run-1", lambda _: site)
+    assert (ended.put_back, ended.exit_code, site.values["a"]) == (0, 1, B.url)
+    assert B.url in " ".join(ended.lines())
+
+
+def test_runs_are_taken_back_one_after_the_other(ledger: Ledger, site: ShopSite) -> None:
+    """The newer gives the item the older one's image, which that one takes back in turn."""
+    publish_rows([A], site, ledger.deliveries, "run-1")
+    publish_rows([B], site, ledger.deliveries, "run-2")
+    assert withdraw(ledger, "run-2", lambda _: site).put_back == 1
+    assert site.values["a"] == A.url
+    assert withdraw(ledger, "run-1", lambda _: site).put_back == 1
+    assert site.values["a"] == OLD
+    assert {one.state for one in ledger.deliveries.standing([A.key, B.key], site.name).values()} == {
+        Delivered.WITHDRAWN
+    }
+
+
+def test_what_is_shown_again_keeps_what_was_there_before_it(ledger: Ledger, site: ShopSite) -> None:
+    """Where taking back has brought an image that a later run publishes, the CMS is asked to change nothing."""
+    publish_rows([A], site, ledger.deliveries, "run-1")
+    publish_rows([B], site, ledger.deliveries, "run-2")
+    withdraw(ledger, "run-2", lambda _: site)
+    changes = len(site.changes)
+    publish_rows([A], site, ledger.deliveries, "run-3")
+    assert len(site.changes) == changes
+    assert withdraw(ledger, "run-3", lambda _: site).put_back == 1
+    assert site.values["a"] == OLD
