@@ -6,11 +6,12 @@ A destination is a store (S3Store.destination, such as "s3://bucket/folder") or 
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks.errors import DeliveryError
 from flows.batch.ledger_database import Database
@@ -62,8 +63,9 @@ _REPLACE = (
     )
     .values(state=Delivered.REPLACED)
 )
-_DROP = delete(deliveries).where(*_THIS)
-_NEW = insert(deliveries)
+_NOTHING = {"object_key": "", "url": "", "previous": None, "run": ""}
+_NO_ERROR = {"error_kind": "", "error": ""}
+_TOLD = ("state", *_NOTHING, *_NO_ERROR, "at")
 
 
 class Deliveries:
@@ -118,33 +120,25 @@ class Deliveries:
 
     def failed(self, destination: str, errors: Mapping[Key, DeliveryError]) -> None:
         """These images could not be delivered, each for its own reason; a later run tries again."""
-        self._note(
+        self._put(
             destination,
             {
                 key: {"state": Delivered.FAILED, "error_kind": error.kind, "error": str(error)}
                 for key, error in errors.items()
             },
+            keeps=_NOTHING,
         )
 
     def refused(self, destination: str, reasons: Mapping[Key, str]) -> None:
         """Somebody has looked at these images and does not want them there; no run tries again."""
-        self._note(
+        self._put(
             destination,
             {
                 key: {"state": Delivered.REFUSED, "error_kind": "LeftOut", "error": reason}
                 for key, reason in reasons.items()
             },
+            keeps=_NOTHING,
         )
-
-    def _note(self, destination: str, what: Mapping[Key, dict[str, Any]]) -> None:
-        def work(connection: Connection) -> None:
-            for key, values in what.items():
-                mine = {**this(key), "this_destination": destination}
-                now = {**values, "at": time.time()}
-                if not connection.execute(_CHANGE, {**mine, **now}).rowcount:
-                    _insert(connection, key, destination, now)
-
-        self._write(work, what)
 
     def published_by(self, run: str) -> Sequence[Delivery]:
         """What a run has published, in every CMS, the newest first; what is withdrawn again is left out.
@@ -157,16 +151,22 @@ class Deliveries:
             rows = connection.execute(select(deliveries).where(*ours).order_by(deliveries.c.at.desc()))
             return [_delivery(row) for row in rows]
 
-    def _put(self, destination: str, values: Mapping[Key, dict[str, Any]]) -> None:
+    def _put(self, destination: str, values: Mapping[Key, dict[str, Any]], keeps: Collection[str] = ()) -> None:
+        """Note these values, and none of what was known before but what `keeps` names."""
+
         def work(connection: Connection) -> None:
-            for key, new in values.items():
-                connection.execute(_DROP, {**this(key), "this_destination": destination})
-                _insert(connection, key, destination, {**new, "at": time.time()})
+            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+            new = dialect.insert(deliveries)
+            image = list(deliveries.primary_key)
+            changed = {name: new.excluded[name] for name in _TOLD if name not in keeps}
+            # in one order, or two runs that have the same images would wait for each other
+            rows = [_row(key, destination, values[key]) for key in sorted(values)]
+            connection.execute(new.on_conflict_do_update(index_elements=image, set_=changed), rows)
 
         self._write(work, values)
 
     def _change(self, destination: str, keys: Iterable[Key], state: Delivered) -> None:
-        mine = list(keys)
+        mine = sorted(keys)
 
         def work(connection: Connection) -> None:
             for key in mine:
@@ -182,13 +182,10 @@ class Deliveries:
             self._database.write(work)
 
 
-def _insert(connection: Connection, key: Key, destination: str, values: Mapping[str, Any]) -> None:
+def _row(key: Key, destination: str, values: Mapping[str, Any]) -> dict[str, Any]:
     sku, template, fingerprint = key
     image = {"sku": sku, "template": template, "fingerprint": fingerprint, "destination": destination}
-    connection.execute(_NEW, {"object_key": "", "url": "", "previous": None, "run": "", **image, **_NO_ERROR, **values})
-
-
-_NO_ERROR = {"error_kind": "", "error": ""}
+    return {**image, **_NOTHING, **_NO_ERROR, **values, "at": time.time()}
 
 
 def _delivery(row: Row[Any]) -> Delivery:

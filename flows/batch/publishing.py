@@ -105,6 +105,10 @@ def publish_rows(
 
 def _publish(row: PublishRow, site: Site, deliveries: Deliveries, run: str, before: Delivery | None) -> None:
     now = site.read(row.sku, row.template).value
+    if now == row.url:  # another run may have put it there since `before` was read
+        before = deliveries.standing([row.key], site.name).get(row.key)
+        if before is not None and not before.is_due(row.url):
+            return
     # What a try that was cut off has put there is ours: what was there before it is what that try has noted.
     previous = before.previous if before is not None and before.url and now == before.url else now
     deliveries.publishing(site.name, run, {row.key: (row.url, previous)})

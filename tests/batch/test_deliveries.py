@@ -1,8 +1,10 @@
 """What the ledger keeps of handing images on, on each database; and how public addresses are made."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from scripted_generator import ScriptedGenerator
@@ -66,6 +68,26 @@ def test_a_failure_to_publish_keeps_what_was_there_before(deliveries: Deliveries
     deliveries.failed(CMS, {A: MissingSku("Add it there.")})
     (known,) = deliveries.standing([A], CMS).values()
     assert (known.state, known.previous, known.run) == (Delivered.FAILED, "old", "run-1")
+
+
+def test_two_runs_note_the_same_images_at_once(shop: SmallBatch) -> None:
+    """Neither gets in the other's way, whatever they note and in whatever order they have the images."""
+    keys = [(f"s{number}", "product", "f") for number in range(20)]
+    start = Barrier(4)
+
+    def note(number: int) -> None:
+        mine = shop.ledger().deliveries
+        some = keys if number % 2 else keys[::-1]
+        start.wait()
+        for _ in range(5):
+            if number < 2:
+                mine.publishing(CMS, f"run-{number}", dict.fromkeys(some, ("https://cdn/a.png", None)))
+            else:
+                mine.failed(CMS, dict.fromkeys(some, MissingSku("Add it there.")))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(note, range(4)))
+    assert len(shop.ledger().deliveries.standing(keys, CMS)) == len(keys)
 
 
 def test_a_ledger_from_before_delivery_is_brought_up_to_date(tmp_path: Path) -> None:

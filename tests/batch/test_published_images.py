@@ -1,5 +1,7 @@
 """What a CMS is told of a row over several runs, and what they take back, on each of the ledger's databases."""
 
+from collections.abc import Callable
+
 import pytest
 from shop_site import ShopSite
 from small_batch import SmallBatch
@@ -88,3 +90,32 @@ def test_what_is_shown_again_keeps_what_was_there_before_it(ledger: Ledger, site
     assert len(site.changes) == changes
     assert withdraw(ledger, "run-3", lambda _: site).put_back == 1
     assert site.values["a"] == OLD
+
+
+def test_two_runs_at_once_keep_what_was_there_before(ledger: Ledger, site: ShopSite) -> None:
+    """A run that finds its image shown by another one, which was quicker, leaves that one's note as it is."""
+    site.on_read = lambda: quicker(site, lambda: publish_rows([A], site, ledger.deliveries, "quicker"))
+    publish_rows([A], site, ledger.deliveries, "slower")
+    assert len(site.changes) == 1
+    assert withdraw(ledger, "quicker", lambda _: site).put_back == 1
+    assert site.values["a"] == OLD
+
+
+def test_two_runs_at_once_keep_it_while_nothing_is_confirmed(ledger: Ledger, site: ShopSite) -> None:
+    """The same where the other run has told the CMS and not yet noted that it has."""
+
+    def tell() -> None:
+        ledger.deliveries.publishing(site.name, "quicker", {A.key: (A.url, OLD)})
+        site.values["a"] = A.url
+
+    site.on_read = lambda: quicker(site, tell)
+    publish_rows([A], site, ledger.deliveries, "slower")
+    ledger.deliveries.published(site.name, [A.key])
+    assert withdraw(ledger, "slower", lambda _: site).put_back == 1
+    assert site.values["a"] == OLD
+
+
+def quicker(site: ShopSite, work: Callable[[], None]) -> None:
+    """Do this once, before a look at the CMS."""
+    site.on_read = lambda: None
+    work()
