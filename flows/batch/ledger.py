@@ -100,10 +100,14 @@ class Ledger:
                     found[(row.sku, row.template, row.fingerprint)] = place_of(row)
         return found
 
-    def places_anywhere(self, key: Key) -> list[Place]:
-        """Every output folder that has had this image."""
+    def places_anywhere(self, keys: Iterable[Key]) -> dict[Key, list[Place]]:
+        """Where these images are, or were, in every output folder that has had them."""
+        found: dict[Key, list[Place]] = {}
         with self._database.reading() as connection:
-            return [place_of(row) for row in connection.execute(select(places).where(*is_image(places, key)))]
+            for chunk in chunks(keys):
+                for row in connection.execute(select(places).where(tuple_(*key_of(places)).in_(chunk))):
+                    found.setdefault((row.sku, row.template, row.fingerprint), []).append(place_of(row))
+        return found
 
     def request_ids(self, keys: Iterable[Key]) -> dict[Key, str]:
         """The provider's handle for each of these images; empty where it gave none."""

@@ -41,8 +41,8 @@ class Plan:
     """A batch held against the ledger.
 
     `todo` are the jobs to take up, in the file's order: those to buy, those bought whose file isn't here yet, and those
-    whose call was cut off. `to_buy` is the part of them that will cost money. `to_store` and `to_publish` are the
-    images that are here and still have to be handed on, from that step on.
+    whose call was cut off. `to_buy` is the part of them that will cost money. `to_store` are the images that are here
+    and not in the store; `to_publish` those in the store, be they here or not, that the CMS has yet to show.
     """
 
     batch: Batch
@@ -230,24 +230,29 @@ def _choose(
 def _to_hand_on(
     jobs: Sequence[Job], standings: Mapping[Key, Standing], is_here: Callable[[Job], bool], run: BatchRun
 ) -> tuple[list[StoreRow], list[PublishRow]]:
-    """The images that are bought and here, and not stored as they are now; and those stored that are not published."""
+    """The images that are bought and here, and not stored as they are now; and those stored that are not published.
+
+    The latter need not be here: a worker whose output folder is empty has the same ones as the one that made them.
+    """
     shelf, site = run.shelf, run.site
     if shelf is None:
         return [], []
-    here = [job for job in jobs if job.key in standings and standings[job.key].state is State.BOUGHT and is_here(job)]
-    keys = [job.key for job in here]
-    places = run.ledger.places(keys, run.output.name)
+    bought = [job for job in jobs if job.key in standings and standings[job.key].state is State.BOUGHT]
+    keys = [job.key for job in bought]
+    places = run.ledger.places_anywhere(keys)
     stored = shelf.deliveries.standing(keys, shelf.destination)
     published = run.ledger.deliveries.standing(keys, site.name) if site else {}
     to_store: list[StoreRow] = []
     to_publish: list[PublishRow] = []
-    for row in (StoreRow(job, places[job.key]) for job in here):
-        key, url = row.job.key, shelf.url(row.place.path)
-        shown = published.get(key)
-        if not shelf.has(row, stored.get(key)):
-            to_store.append(row)
+    for job in bought:
+        here, shown = is_here(job), published.get(job.key)
+        finished = [place for place in places.get(job.key, ()) if place.finish == str(job.finish)]
+        rows = [StoreRow(job, place) for place in finished if not here or place.output == run.output.name]
+        url = next((shelf.url(row.place.path) for row in rows if shelf.has(row, stored.get(job.key))), "")
+        if not url:
+            to_store += rows if here else []
         elif site and (shown is None or shown.is_due(url)):
-            to_publish.append(PublishRow(key, row.job.sku, row.job.template, url))
+            to_publish.append(PublishRow(job.key, job.sku, job.template, url))
     return to_store, to_publish
 
 

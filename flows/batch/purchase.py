@@ -253,7 +253,7 @@ class Purchase:
 
     def _restore(self, job: Job, held: Standing, tries: _Tries) -> Place | None:
         """Bring a bought image back without buying it; None where it is gone and may be bought anew."""
-        places = self.ledger.places_anywhere(job.key)
+        places = self.ledger.places_anywhere([job.key]).get(job.key, [])
         for place in places if held.state is State.BOUGHT else ():
             if self.output.holds(place, held.sha256):
                 return place

@@ -263,7 +263,7 @@ def test_standings_and_places_are_found_for_any_number_of_keys(shop: SmallBatch)
     places = ledger.places([keys[0], *many, keys[1]], str(shop.output))
     assert set(places) == set(keys)
     assert ledger.places(keys, "elsewhere") == {}
-    assert [place.output for place in ledger.places_anywhere(keys[0])] == [str(shop.output)]
+    assert [place.output for place in ledger.places_anywhere(keys)[keys[0]]] == [str(shop.output)]
 
 
 def test_one_fingerprint_is_kept_apart_by_sku_and_template(shop: SmallBatch) -> None:
@@ -288,7 +288,7 @@ def test_a_place_is_put_in_place_of_the_older_one(shop: SmallBatch) -> None:
     ledger.put_place(key, newer)
     ledger.put_place(key, Place("other", "x", "", "", ""))
     assert ledger.places([key], "out") == {key: newer}
-    assert {found.output for found in ledger.places_anywhere(key)} == {"out", "other"}
+    assert {found.output for found in ledger.places_anywhere([key])[key]} == {"out", "other"}
 
 
 def test_only_a_bought_image_can_get_lost(shop: SmallBatch) -> None:

@@ -1,19 +1,23 @@
 """A block of finished images on its way into a store: what is noted, what is told, and what a rerun takes up."""
 
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 from object_store import ObjectStore
 from scripted_generator import DRAWS, ScriptedGenerator, picture
+from shop_site import ShopSite
 from small_batch import SOURCE, Outcome, Ran, SmallBatch, buy, put_state, table
 
 from blocks.errors import DeliveryForbidden, DeliveryRefused, DeliveryUnavailable
 from flows.batch.addresses import Addresses
+from flows.batch.approval import mark_of_publishing
 from flows.batch.canary import canary_first
 from flows.batch.ledger_tables import State
 from flows.batch.plan import plan_batch
-from flows.batch.publishing import PublishRow
+from flows.batch.prompts import BUILT_IN
+from flows.batch.publishing import PublishRow, publish_rows
 from flows.batch.purchase import Bought
 from flows.batch.row_report import Status
 from flows.batch.run import BatchRun
@@ -38,6 +42,15 @@ def shelved(run: BatchRun, store: ObjectStore, public_url: str = PUBLIC) -> Shel
     """Give a run a store."""
     run.shelf = Shelf(store, Addresses(public_url, "bucket"), run.ledger.deliveries, run.output.root)
     return run.shelf
+
+
+def other_size(folder: Path) -> Path:
+    """A folder with the template blog_hero, which asks for another size there."""
+    mine = folder / "templates"
+    mine.mkdir()
+    text = (BUILT_IN / "blog_hero.jinja").read_text(encoding="utf-8")
+    (mine / "blog_hero.jinja").write_text(text.replace("size: 1200x630", "size: 600x315"), encoding="utf-8")
+    return mine
 
 
 def run_into(
@@ -207,6 +220,55 @@ def test_a_stored_file_that_was_tampered_with_is_not_taken(place: SmallBatch) ->
     run_into(place, store, generator)
     assert generator.calls == []
     assert place.report("s3").status is Status.LOST
+
+
+@pytest.mark.parametrize("output", ["output", "another"])
+def test_what_is_stored_is_published_where_no_file_is(place: SmallBatch, output: str) -> None:
+    """A worker with an empty folder, the same or another one, has the same images to publish as the one that made them;
+    it brings them back too, and the CMS is told once.
+    """
+    store, site = ObjectStore(), ShopSite()
+    made, _, _ = run_into(place, store)
+    made.run.site = site
+    at_home = plan_batch(place.settings(), SOURCE, made.run)
+    shutil.rmtree(place.output)
+    settings = place.settings(output=str(place.root / output))
+    run = place.open(settings)
+    run.site = site
+    shelf = shelved(run, store)
+    plan = plan_batch(settings, SOURCE, run)
+    assert [row.sku for row in plan.to_publish] == SKUS
+    assert mark_of_publishing(plan) == mark_of_publishing(at_home)
+    assert plan.headline == at_home.headline
+    run.begin("anycap", plan.batch)
+    publish_rows(plan.to_publish, site, run.ledger.deliveries, run.id)
+    outcomes = buy(run, ScriptedGenerator(), plan.todo)
+    back = [StoreRow(one.job, one.place) for one in outcomes.values() if isinstance(one, Bought)]
+    upload_rows(back, shelf, {}, NEVER, lambda rows: publish_rows(rows, site, run.ledger.deliveries, run.id))
+    assert (len(back), len(site.changes)) == (len(SKUS), len(SKUS))
+    assert run.finish().counts == {Status.PUBLISHED: len(SKUS)}
+    assert plan_batch(settings, SOURCE, run).to_publish == ()
+
+
+def test_what_is_stored_otherwise_than_it_is_wanted_now_is_not_published(tmp_path: Path) -> None:
+    """An image that is not here and whose template asks for another size now is brought back and made that first, and
+    so is one whose address has changed.
+    """
+    shop = SmallBatch(tmp_path)
+    shop.csv("sku,name,template\na,Shirt,blog_hero\n")
+    store = ObjectStore()
+    run_into(shop, store)
+    shutil.rmtree(shop.output)
+    for settings, public_url, due in (
+        (shop.settings(), PUBLIC, 1),
+        (shop.settings(), "https://new.example.com/{key}", 0),
+        (shop.settings(templates=str(other_size(tmp_path))), PUBLIC, 0),
+    ):
+        run = shop.open(settings)
+        run.site = ShopSite()
+        shelved(run, store, public_url)
+        plan = plan_batch(settings, SOURCE, run)
+        assert (len(plan.to_publish), plan.to_buy, len(plan.todo)) == (due, (), 1)
 
 
 def test_a_finished_file_comes_back_without_its_original(tmp_path: Path) -> None:
