@@ -53,6 +53,10 @@ class RunEnded(DeliveryError):
     """The run is ending, and this was not begun."""
 
 
+class ObjectGone(DeliveryError):
+    """The store has not kept what was put there."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreRow:
     """One finished image that is to be stored: its job, and its file's path in the output folder."""
@@ -95,7 +99,9 @@ class Shelf:
 
     def copy_of(self, key: Key) -> Callable[[Path], str]:
         """Brings the stored image to a path and gives the sha256 that it had. Raises: NotFetched where there is none,
-        and DeliveryUnavailable or DeliveryStopped where nobody can tell.
+        DeliveryUnavailable or DeliveryStopped where nobody can tell, and LedgerUnavailable.
+
+        Where the ledger has one and the store hasn't, that is noted, so that the image is stored again once it is here.
         """
 
         def bring(path: Path) -> str:
@@ -105,7 +111,10 @@ class Shelf:
             try:
                 return self.store.get(known.object_key, path).get("sha256", "")
             except LookupError as error:
-                raise NotFetched(f"The store has no {known.object_key} any more.") from error
+                gone = f"The store has no {known.object_key} any more."
+                noted = ObjectGone(f"{gone} Run the same command again: it is stored again once its image is here.")
+                self.deliveries.failed(self.destination, {key: noted})
+                raise NotFetched(gone) from error
             except DeliveryRefused as error:
                 raise NotFetched(str(error)) from error
 

@@ -3,12 +3,13 @@
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from object_store import ObjectStore
 from scripted_generator import DRAWS, ScriptedGenerator, picture
 from shop_site import ShopSite
-from small_batch import SOURCE, Outcome, Ran, SmallBatch, buy, put_state, table
+from small_batch import SOURCE, FileServer, Outcome, Ran, SmallBatch, buy, put_state, table
 
 from blocks.errors import DeliveryForbidden, DeliveryRefused, DeliveryUnavailable
 from flows.batch.addresses import Addresses
@@ -54,10 +55,14 @@ def other_size(folder: Path) -> Path:
 
 
 def run_into(
-    shop: SmallBatch, store: ObjectStore, generator: ScriptedGenerator | None = None, public_url: str = PUBLIC
+    shop: SmallBatch,
+    store: ObjectStore,
+    generator: ScriptedGenerator | None = None,
+    public_url: str = PUBLIC,
+    **changes: Any,
 ) -> tuple[Ran, list[PublishRow], Exception | None]:
     """Run products.csv into a store as the flow does, in one block; gives what a CMS would be told, and the error."""
-    settings = shop.settings()
+    settings = shop.settings(**changes)
     run = shop.open(settings)
     shelf = shelved(run, store, public_url)
     plan = plan_batch(settings, SOURCE, run)
@@ -207,6 +212,39 @@ def test_a_lost_file_comes_back_from_the_store(place: SmallBatch) -> None:
     assert generator.calls == []
     assert (place.output / row.path).read_bytes() == data
     assert (ran.summary.exit_code, len(store.puts)) == (0, before)
+
+
+def test_an_object_that_was_deleted_is_stored_again(place: SmallBatch) -> None:
+    """Where neither the store nor anybody else has an image any more it is lost; bought again, it is uploaded again."""
+    store = ObjectStore()
+    run_into(place, store)
+    row = place.report("s3")
+    (place.output / row.path).unlink()
+    del store.objects[f"shop/{row.path}"]
+    run_into(place, store)
+    assert place.report("s3").status is Status.LOST
+    ran, told, _ = run_into(place, store, rebuy_lost=True)
+    again = place.report("s3")
+    assert (again.status, ran.summary.exit_code) == (Status.STORED, 0)
+    assert store.objects[f"shop/{again.path}"] == (place.output / again.path).read_bytes()
+    assert [one.sku for one in told] == ["s3"]
+
+
+def test_an_object_that_was_deleted_and_its_file_too(place: SmallBatch) -> None:
+    """What the provider's address still brings is stored again by the same run."""
+    store = ObjectStore()
+    with FileServer() as provider:
+        run_into(place, store)
+        row = place.report("s3")
+        data = (place.output / row.path).read_bytes()
+        (place.output / row.path).unlink()
+        del store.objects[f"shop/{row.path}"]
+        provider.files["/s3.png"] = data
+        put_state(place.ledger(), State.BOUGHT, url=f"{provider.url}/s3.png")
+        generator = ScriptedGenerator()
+        ran, _, _ = run_into(place, store, generator)
+    assert (generator.calls, ran.summary.exit_code) == ([], 0)
+    assert store.objects[f"shop/{row.path}"] == data
 
 
 def test_a_stored_file_that_was_tampered_with_is_not_taken(place: SmallBatch) -> None:
