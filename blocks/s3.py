@@ -153,9 +153,9 @@ class S3Store:
         return min(until, ends) if isinstance(ends, datetime) else until
 
     def check(self) -> None:
-        """Write a small object and delete it again, as proof that the store can be written."""
+        """Write a small object and delete it again, as proof that the store can be written as images are."""
         key = self.key(f".rowshot-probe-{secrets.token_hex(6)}")
-        self._put(key, b"", ContentType="text/plain", CacheControl="no-store")
+        self._put(key, b"", ContentType="text/plain", CacheControl="no-store", IfNoneMatch="*")
         with self._told(key):
             self._client().delete_object(Bucket=self.bucket, Key=key)
 
@@ -227,6 +227,20 @@ class S3Store:
         known = code if code.isalnum() and len(code) <= 60 else str(status)  # noqa: PLR2004 - longer is no code
         if status == 412 or code == "PreconditionFailed":  # noqa: PLR2004 - a condition
             return AlreadyThere(key)
+        if stopped := self._stopped(code, status, known):
+            return stopped
+        if code in _MISSING:
+            return NoSuchObject(key)
+        if code in _BUSY or status in {408, 409, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own bounds
+            return DeliveryUnavailable(
+                f"The store of the bucket {self.bucket!r} could not take it for now ({known}). Run the same command "
+                "again later.",
+                asked=status in {429, 503},
+            )
+        return DeliveryRefused(f"The store refused {self.location(key)} ({known}). See docs/delivery.md.")
+
+    def _stopped(self, code: str, status: int, known: str) -> DeliveryStopped | None:
+        """Why nothing can be stored until a person has acted, if this is such an answer."""
         if code in _MISSING_BUCKET:
             return DeliveryStopped(
                 f"There is no bucket {self.bucket!r} at {self._where} ({known}). Make it, or mend its name, region or "
@@ -237,15 +251,12 @@ class S3Store:
                 f"The store does not let these credentials write to the bucket {self.bucket!r} ({known}). Mend the key "
                 "or the secret in its block, or the rights of their user: s3:PutObject, s3:GetObject, s3:DeleteObject."
             )
-        if code in _MISSING:
-            return NoSuchObject(key)
-        if code in _BUSY or status in {408, 409, 429} or status >= 500:  # noqa: PLR2004 - HTTP's own bounds
-            return DeliveryUnavailable(
-                f"The store of the bucket {self.bucket!r} could not take it for now ({known}). Run the same command "
-                "again later.",
-                asked=status in {429, 503},
+        if code == "NotImplemented" or status == 501:  # noqa: PLR2004 - HTTP's own word for it
+            return DeliveryStopped(
+                f"The store of the bucket {self.bucket!r} has no conditional writes (If-None-Match: *), by which no "
+                "image is ever written over. Update its server, or name another store."
             )
-        return DeliveryRefused(f"The store refused {self.location(key)} ({known}). See docs/delivery.md.")
+        return None
 
     @property
     def _where(self) -> str:

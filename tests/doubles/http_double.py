@@ -53,7 +53,7 @@ class HttpDouble:
                 self.end_headers()
                 self.wfile.write(answered.body)
 
-            do_GET = do_PATCH = do_PUT = do_POST = _any  # noqa: N815 - http.server looks for these names
+            do_GET = do_PATCH = do_PUT = do_POST = do_DELETE = _any  # noqa: N815 - http.server looks for these names
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
