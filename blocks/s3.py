@@ -24,11 +24,12 @@ SIGNED_FOR: Final = timedelta(days=7)
 
 _FORBIDDEN: Final = frozenset(
     {
-        "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
+        "AccessDenied", "AccountProblem", "AllAccessDisabled", "InvalidAccessKeyId", "InvalidToken",
         "InvalidSecurity", "NotSignedUp", "RequestExpired", "SignatureDoesNotMatch", "TokenRefreshRequired",
         "UnauthorizedAccess", "InvalidClientTokenId",
     }
 )  # fmt: skip
+_RUN_OUT: Final = frozenset({"ExpiredToken", "ExpiredTokenException"})
 _MISSING_BUCKET: Final = frozenset(
     {"NoSuchBucket", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
@@ -144,7 +145,10 @@ class S3Store:
             )
 
     def signed_until(self, lasts: timedelta = SIGNED_FOR) -> datetime:
-        """When an address that is signed now ends: with temporary credentials, no later than these."""
+        """When an address that is signed now ends, at the latest: with temporary credentials it ends with these.
+
+        When these end is known of a lent role, and not of a session token in a block.
+        """
         with self._told(""):
             client = self._client()
             credentials = client._request_signer._credentials  # noqa: SLF001 - nothing public tells when they expire
@@ -245,6 +249,11 @@ class S3Store:
             return DeliveryStopped(
                 f"There is no bucket {self.bucket!r} at {self._where} ({known}). Make it, or mend its name, region or "
                 "endpoint in its block."
+            )
+        if code in _RUN_OUT:
+            return DeliveryForbidden(
+                f"The temporary credentials of the bucket {self.bucket!r} have run out. Put new ones into its block or "
+                "the environment of the run, and run the same command again."
             )
         if code in _FORBIDDEN or status in {401, 403}:
             return DeliveryForbidden(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -48,14 +49,7 @@ def open_client(account: S3Account) -> Any:
         region_name=account.region or None,
     )
     if account.role_arn:
-        role = {"RoleSessionName": "rowshot", **account.role_options, "RoleArn": account.role_arn}
-        lent = session.client("sts").assume_role(**role)["Credentials"]
-        session = boto3.Session(
-            aws_access_key_id=lent["AccessKeyId"],
-            aws_secret_access_key=lent["SecretAccessKey"],
-            aws_session_token=lent["SessionToken"],
-            region_name=account.region or None,
-        )
+        session = _in_role(session, account)
     own_server = bool(account.endpoint)
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -73,3 +67,36 @@ def open_client(account: S3Account) -> Any:
         if not session.region_name:
             options["region_name"] = "us-east-1"  # what a server of one's own signs with, unless told otherwise
     return session.client("s3", config=config, **options)
+
+
+def _in_role(session: Any, account: S3Account) -> Any:
+    """A session with the keys that a role lends, which are renewed before they end."""
+    import boto3  # noqa: PLC0415 - as above
+    from botocore.credentials import RefreshableCredentials  # noqa: PLC0415 - as above
+    from botocore.session import get_session  # noqa: PLC0415 - as above
+
+    role = {"RoleSessionName": "rowshot", **account.role_options, "RoleArn": account.role_arn}
+    sts = session.client("sts")
+
+    def lend() -> dict[str, str]:
+        lent = sts.assume_role(**role)["Credentials"]
+        return {
+            "access_key": lent["AccessKeyId"],
+            "secret_key": lent["SecretAccessKey"],
+            "token": lent["SessionToken"],
+            "expiry_time": lent["Expiration"].isoformat(),
+        }
+
+    first = lend()
+    lasts = datetime.fromisoformat(first["expiry_time"]) - datetime.now(UTC)
+    borrowed = get_session()
+    # botocore gives a session such keys only by a profile in a file, and the role is in a block
+    borrowed._credentials = RefreshableCredentials.create_from_metadata(  # noqa: SLF001
+        first,
+        lend,
+        "assume-role",
+        # by botocore's own quarter of an hour a role that is lent for no longer would be renewed at each request
+        advisory_timeout=lasts.total_seconds() / 4,
+        mandatory_timeout=lasts.total_seconds() / 6,
+    )
+    return boto3.Session(botocore_session=borrowed, region_name=account.region or None)

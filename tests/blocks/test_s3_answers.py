@@ -1,11 +1,19 @@
 """What a store answers that is no S3 as Rowshot needs it, or that takes the credentials no longer."""
 
+import re
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
+
 import pytest
 from http_double import Answer, Asked, HttpDouble
 
-from blocks.errors import DeliveryStopped
+from blocks.errors import DeliveryForbidden, DeliveryStopped
 from blocks.s3 import S3Store
 from blocks.s3_account import S3Account
+
+ROLE = "arn:aws:iam::123456789012:role/images"
 
 
 def store_at(url: str) -> S3Store:
@@ -47,3 +55,70 @@ def test_a_check_leaves_nothing_behind() -> None:
         store_at(server.url).check()
     assert [method for method, _ in asked] == ["PUT", "DELETE"]
     assert len({path for _, path in asked}) == 1
+
+
+class Lender:
+    """Lends a role for `lasts` each time it is asked, and takes what is put with the keys that it has lent."""
+
+    def __init__(self, lasts: timedelta) -> None:
+        self.lasts = lasts
+        self.asked: list[dict[str, list[str]]] = []
+        self.keys: list[str] = []
+
+    def __call__(self, asked: Asked) -> Answer:
+        """Answer one request."""
+        if asked.method != "POST":
+            self.keys += re.findall(r"Credential=([^/]+)/", asked.headers["Authorization"])
+            return Answer()
+        self.asked.append(parse_qs(asked.body.decode()))
+        lent = {
+            "AccessKeyId": f"lent-{len(self.asked)}",
+            "SecretAccessKey": "lent-secret",
+            "SessionToken": "lent-token",
+            "Expiration": (datetime.now(UTC) + self.lasts).isoformat(),
+        }
+        told = "".join(f"<{name}>{value}</{name}>" for name, value in lent.items())
+        told = f"<AssumeRoleResult><Credentials>{told}</Credentials></AssumeRoleResult>"
+        return Answer(f"<AssumeRoleResponse>{told}</AssumeRoleResponse>".encode())
+
+
+def borrower(url: str) -> S3Store:
+    """A store that is written in a role."""
+    options = {"ExternalId": "shop-7", "DurationSeconds": 900}
+    account = S3Account("shop", "", "key", "secret-0123456789", region="us-east-1", endpoint=url)
+    return S3Store(replace(account, role_arn=ROLE, role_options=options))
+
+
+def test_a_role_is_renewed_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that takes longer than a role is lent for goes on with a new loan, asked for in the same words."""
+    lender = Lender(timedelta(seconds=2))
+    with HttpDouble(lender) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+        store = borrower(server.url)
+        store.put("a.txt", b"", "text/plain")
+        time.sleep(2)
+        store.put("b.txt", b"", "text/plain")
+    assert len(set(lender.keys)) == 2
+    for asked in lender.asked:
+        assert (asked["ExternalId"], asked["DurationSeconds"]) == (["shop-7"], ["900"])
+        assert (asked["RoleSessionName"], asked["RoleArn"]) == (["rowshot"], [ROLE])
+
+
+def test_a_role_is_asked_for_once_and_links_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many requests there are, also where it is lent for the shortest time; a link ends no later than it."""
+    lender = Lender(timedelta(minutes=15))
+    with HttpDouble(lender) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+        store = borrower(server.url)
+        for number in range(3):
+            store.put(f"{number}.txt", b"", "text/plain")
+        assert store.signed_until() < datetime.now(UTC) + timedelta(minutes=16)
+    assert len(lender.asked) == 1
+
+
+def test_temporary_credentials_that_have_run_out_are_called_that() -> None:
+    """Neither the key nor the rights are at fault, so the mend is another."""
+    with HttpDouble(lambda _: refusal("ExpiredToken", 400)) as server:
+        with pytest.raises(DeliveryForbidden, match="have run out") as error:
+            store_at(server.url).check()
+        assert "Put new ones" in str(error.value)
