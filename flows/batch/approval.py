@@ -131,7 +131,8 @@ def reviewed(plan: Plan, said: Reviewed, batch: BatchSettings, source: Source, r
             templates=batch.advanced.templates,
             ledger=batch.advanced.ledger,
         )
-        jobs = redo_jobs(redo, find_redo(redo, run.ledger, run.output.root), run.ledger, source)
+        only = {(row.sku, row.template) for row in plan.to_publish}
+        jobs = redo_jobs(redo, find_redo(redo, run.ledger, run.output.root, only), run.ledger, source)
     done_with = {*said.left_out, *said.again}
     return replace(
         plan,

@@ -1,5 +1,6 @@
 """Making images again on purpose: a new variant beside the old image, from the ledger's own record of it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,13 +27,19 @@ class Redo:
     generator: str
 
 
-def find_redo(settings: RedoSettings, ledger: Ledger, output: Path) -> Redo:
-    """The rows of an output that are to be made again. Raises: NotStarted, naming each sku that is not there."""
+def find_redo(
+    settings: RedoSettings, ledger: Ledger, output: Path, only: Collection[tuple[str, str]] | None = None
+) -> Redo:
+    """The rows of an output that are to be made again. Raises: NotStarted, naming each sku that is not there.
+
+    `only`: the (sku, template) of the rows that are meant, where a sku's other images are to stay as they are.
+    """
     wanted = set(settings.skus)
     found = {
         (row.sku, row.template): row
         for row in ledger.rows.report(str(output))
         if row.sku in wanted and row.fingerprint and settings.template in {"", row.template}
+        if only is None or (row.sku, row.template) in only
     }
     problems = [
         Problem(

@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from scripted_generator import ScriptedGenerator
 from small_batch import SOURCE, SmallBatch, price
 
 from flows.batch.approval import (
@@ -77,6 +78,19 @@ def test_what_was_looked_at_is_published_and_nothing_else(batch: SmallBatch) -> 
     assert (said.todo, said.to_buy) == ((), ())
     with pytest.raises(NotStarted, match=r"'p' is not among(.|\n)*'h0' is both"):
         reviewed(plan, Reviewed(left_out=("p", "h0"), again=("h0",)), settings, SOURCE, run)
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_only_the_image_that_waits_is_made_again(batch: SmallBatch, limit: int) -> None:
+    """A sku's image of another template stays as it is: it is published already, or no run has bought it yet."""
+    batch.csv("sku,name,color,template\na,Shirt,red,product\na,Shirt,red,product_hero\n")
+    batch.run(ScriptedGenerator(), limit=limit)
+    settings = batch.settings()
+    run = batch.open(settings)
+    plan = plan_batch(settings, SOURCE, run)
+    waiting = PublishRow(plan.batch.jobs[0].key, "a", "product", "https://x/a")
+    said = reviewed(replace(plan, to_publish=(waiting,)), Reviewed(again=("a",)), settings, SOURCE, run)
+    assert [job.template for job in said.to_buy] == ["product"]
 
 
 def test_skus_as_people_write_them() -> None:
