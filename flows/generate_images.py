@@ -81,5 +81,5 @@ def generate_images(batch: BatchSettings) -> State[Any]:
             summary = news.ended(run, hand_on_reports(run, run.finish()))
     show_summary(summary, run)
     log.info("\n".join(summary.lines()))
-    ask_to_publish(batch, run, generator, summary, news)
+    ask_to_publish(batch, run, generator, approval, summary, news)
     return ended(summary)

@@ -47,6 +47,10 @@ class Reviewed:
     again: tuple[str, ...] = ()
     add: str = ""
 
+    def to_publish(self, waiting: Sequence[PublishRow]) -> tuple[PublishRow, ...]:
+        """Those of the images that wait which are published as they are."""
+        return tuple(row for row in waiting if row.sku not in {*self.left_out, *self.again})
+
 
 def mark_of_purchase(plan: Plan, prices: PriceBook) -> str:
     """What tells one plan from another: the images it buys and what they cost."""
@@ -133,14 +137,13 @@ def reviewed(plan: Plan, said: Reviewed, batch: BatchSettings, source: Source, r
         )
         only = {(row.sku, row.template) for row in plan.to_publish}
         jobs = redo_jobs(redo, find_redo(redo, run.ledger, run.output.root, only), run.ledger, source)
-    done_with = {*said.left_out, *said.again}
     return replace(
         plan,
         todo=jobs,
         to_buy=jobs,
         left_for_later=plan.left_for_later + len(plan.to_buy),
         costs=costs_by_model(jobs, run.prices),
-        to_publish=tuple(row for row in plan.to_publish if row.sku not in done_with),
+        to_publish=said.to_publish(plan.to_publish),
     )
 
 

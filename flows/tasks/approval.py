@@ -44,6 +44,7 @@ from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Approve
 from flows.batch.summary import Summary
+from flows.batch.words import counted
 from flows.tasks.generators import check_generator, source_of
 from flows.tasks.questions import Questions
 from flows.tasks.slack_news import News
@@ -145,9 +146,10 @@ def approved(batch: BatchSettings, plan: Plan, run: BatchRun, generator: ImageGe
 
 
 def ask_to_publish(
-    batch: BatchSettings, run: BatchRun, generator: ImageGenerator, summary: Summary, news: News
+    batch: BatchSettings, run: BatchRun, generator: ImageGenerator, approval: Approval, summary: Summary, news: News
 ) -> None:
-    """Suspend a run whose images are made until a person has looked at them; returns where none wait to be published.
+    """Suspend a run whose images are made until a person has looked at them; returns where none wait to be published
+    but those that were approved and that the CMS has refused: they are told as failures, and asked about no more.
 
     By then its reports are written, and it holds nothing in the ledger.
     """
@@ -155,7 +157,7 @@ def ask_to_publish(
     if batch.approve is not Approve.BEFORE_PUBLISHING or ended_early or terminal.get():
         return
     plan = plan_batch(batch, source_of(generator), run)
-    if plan.to_publish:
+    if set(plan.to_publish) - set(approval.plan.to_publish):
         _ask_to_publish(batch, plan, run, news, f"{summary}.", summary.sheet_url or str(summary.contact_sheet))
 
 
@@ -216,7 +218,8 @@ def _to_publish(batch: BatchSettings, plan: Plan, run: BatchRun, generator: Imag
         return _held_back(plan)
     if answer.answer is Answer.REJECT:
         questions.forget(mark)
-        return Approval(plan, refused="It was rejected, and nothing was published. The images are in the store.")
+        waiting = counted(len(plan.to_publish), "image")
+        return Approval(plan, refused=f"It was rejected: {waiting} stayed in the store, unpublished.")
     said = Reviewed(skus_in(answer.leave_out), skus_in(answer.make_again), answer.add.strip())
     try:
         return _reviewed(batch, plan, run, generator, said)

@@ -7,6 +7,7 @@ from flows.batch.approval import Reviewed, mark_of_purchase, price_told, skus_in
 from flows.batch.plan import Plan
 from flows.batch.prices import PriceBook
 from flows.batch.problems import NotStarted, Problem
+from flows.batch.publishing import PublishRow
 from flows.batch.run import BatchRun
 from flows.batch.settings import BatchSettings
 from flows.batch.settings_groups import Approve
@@ -60,18 +61,20 @@ def _run_and_publish(run: Callable[[], int], plan_again: Callable[[], tuple[Plan
     before = terminal.set(Terminal())
     try:
         code = run()
+        approved: set[PublishRow] = set()
         while code <= 1:
             plan, batch_run = plan_again()
-            if not plan.to_publish:
+            if not set(plan.to_publish) - approved:  # what is left of them the CMS has refused
                 break
             print(f"\n{len(plan.to_publish):,} images wait to be published. Look at {batch_run.output.root}/index.html")  # noqa: T201 - a question
             said = _ask_about(plan)
             if said is None:
-                print("Nothing was published; the same command asks again.")  # noqa: T201 - as above
+                print("They were not published; the same command asks again.")  # noqa: T201 - as above
                 break
             terminal.set(Terminal(said))
             try:
                 code = run()
+                approved = set(said.to_publish(plan.to_publish))
             except NotStarted as slip:
                 print(slip)  # noqa: T201 - a slip of the pen: asked again
             terminal.set(Terminal())
@@ -89,9 +92,9 @@ def _ask_about(plan: Plan) -> Reviewed | None:
     left_out = skus_in(_input("SKUs to leave out, separated by commas (Enter: none): "))
     again = skus_in(_input("SKUs to make again (Enter: none): "))
     add = _input("Words to add to their prompts: ").strip() if again else ""
-    publish = sum(1 for row in plan.to_publish if row.sku not in {*left_out, *again})
+    said = Reviewed(left_out, again, add)
     makes = f", and make {len(again):,} again" if again else ""
-    return Reviewed(left_out, again, add) if _is_yes(f"Publish {publish:,} images{makes}?") else None
+    return said if _is_yes(f"Publish {len(said.to_publish(plan.to_publish)):,} images{makes}?") else None
 
 
 def _is_yes(question: str) -> bool:

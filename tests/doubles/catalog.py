@@ -23,13 +23,16 @@ _numbers = count(1)
 
 @dataclass
 class Items:
-    """The CMS's items, any sku's: `values` by sku."""
+    """The CMS's items, any sku's but those that it `lacks`: `values` by sku."""
 
     values: dict[str, Any] = field(default_factory=dict)
+    lacks: set[str] = field(default_factory=set)
 
     def __call__(self, method: str, path: str, body: Any) -> Answer:
         """Answer one request."""
         sku = unquote(path.partition("?")[0].rpartition("/")[2])
+        if sku in self.lacks:
+            return as_json({}, 404)
         if method != "GET":
             self.values[sku] = body["image_url"]
         return as_json({"data": [] if sku == "products" else {"image_url": self.values.get(sku)}})
@@ -37,10 +40,13 @@ class Items:
 
 @dataclass
 class Catalog:
-    """Where a run hands its images on to. `delivery` are the settings that name it; `items` what the CMS shows."""
+    """Where a run hands its images on to. `delivery` are the settings that name it; `items` what the CMS shows; `lacks`
+    the skus that it has no item for.
+    """
 
     delivery: dict[str, str]
     items: dict[str, Any]
+    lacks: set[str]
     slack: SlackServer
 
     @property
@@ -59,4 +65,4 @@ def catalog(s3: Seaweed) -> Iterator[Catalog]:
         SlackWebhook(url=SecretStr(slack.webhook)).save(name, overwrite=True)
         store = s3_bucket(s3, s3.bucket(name), name)
         delivery = {"store": store, "public_url": PUBLIC, "cms": f"cms-site/{name}", "notify": f"slack-webhook/{name}"}
-        yield Catalog(delivery, items.values, slack)
+        yield Catalog(delivery, items.values, items.lacks, slack)

@@ -215,6 +215,28 @@ def test_rejected_images_stay_in_the_store(tmp_path: Path, deployed: Deployed, s
     assert deployed.work(deployed.start(**given)).name == "Suspended"
 
 
+def test_an_image_that_the_cms_refuses_is_not_asked_about_again(
+    tmp_path: Path, deployed: Deployed, shop: Catalog
+) -> None:
+    """The run ends with the others published and says what was not; a retry asks about that alone, and a rejection
+    counts only what it holds back.
+    """
+    write_csv(tmp_path / "lacking.csv", ["a", "b", "c"])
+    shop.lacks.add("b")
+    given = {"csv": "lacking.csv", "generator": "proof", "delivery": shop.delivery, "approve": "before-publishing"}
+    run = deployed.start(**given)
+    deployed.work(run)
+    ended = deployed.answer(run, answer="approve")
+    assert (ended.name, ended.message) == ("Completed", "3 of 3, 1 not handed on yet")
+    assert sorted(shop.items) == ["a", "c"]
+    assert by_sku(tmp_path / MANIFEST)["b"]["error_kind"] == "MissingSku"
+
+    assert deployed.retry(run).name == "Suspended"
+    assert "1 image to publish" in question(deployed, run)[0]
+    rejected = deployed.answer(run, answer="reject")
+    assert rejected.message == "It was rejected: 1 image stayed in the store, unpublished."
+
+
 def test_who_can_not_be_asked_is_told_so(tmp_path: Path, shop: Catalog) -> None:
     """A command without a terminal, and images that are published nowhere: nothing starts, and the mend is named."""
     write_csv(tmp_path / "nobody.csv", ["a"])
@@ -256,9 +278,12 @@ def test_without_an_answer_the_run_ends_with_nothing_bought(
 
 
 def test_a_command_asks_on_its_terminal(tmp_path: Path, shop: Catalog) -> None:
-    """Before buying it is yes or no; before publishing, the skus to leave out and to make again, as in the form."""
-    write_csv(tmp_path / "typed.csv", ["a", "b", "c"])
-    code, said = at_a_terminal(tmp_path, ["typed.csv", "--approve", "before-buying"], {"Buy 3 images": "n"})
+    """Before buying it is yes or no; before publishing, the skus to leave out and to make again, as in the form. What
+    the CMS refuses is told, and not asked about for ever.
+    """
+    write_csv(tmp_path / "typed.csv", ["a", "b", "c", "d"])
+    shop.lacks.add("d")
+    code, said = at_a_terminal(tmp_path, ["typed.csv", "--approve", "before-buying"], {"Buy 4 images": "n"})
     assert (code, "was not approved" in said) == (2, True)
     assert not (tmp_path / "output").exists()
     delivery = shop.delivery
@@ -267,17 +292,17 @@ def test_a_command_asks_on_its_terminal(tmp_path: Path, shop: Catalog) -> None:
         "leave out": "a",
         "make again": "b",
         "Words to add": "softer light",
-        "Publish 1 images, and make 1 again?": "y",
+        "Publish 2 images, and make 1 again?": "y",
         "leave out, ": "",
         "make again ": "",
-        "Publish 1 images?": "y",
+        "Publish 2 images?": "y",
     }
     code, said = at_a_terminal(tmp_path, ["typed.csv", "--approve", "before-publishing", *options], answers)
     assert code == 1, said
     rows = by_sku(tmp_path / MANIFEST)
     assert rows["b"]["prompt"].endswith("softer light")
     assert shop.items == {sku: rows[sku]["url"] for sku in "bc"}
-    assert rows["a"]["error_kind"] == "LeftOut"
+    assert {sku: rows[sku]["error_kind"] for sku in "ad"} == {"a": "LeftOut", "d": "MissingSku"}
 
 
 def test_a_word_on_changed_rows_is_no_approval(tmp_path: Path) -> None:
