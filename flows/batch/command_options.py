@@ -10,6 +10,7 @@ EPILOG = """\
 exit codes: 0 every row asked for has its image; 1 some rows failed, the rest are delivered; 2 nothing was started;
             3 the run ended early, and the same command goes on from there
 """
+RETRY_UNKNOWN = "buy rows of unknown outcome again; they may have been paid for"
 
 Call = Callable[[argparse.Namespace], int]
 
@@ -43,6 +44,7 @@ def parser(calls: Mapping[str, Call]) -> argparse.ArgumentParser:
     again.add_argument("--generator", metavar="NAME", help="default: the one that made the image")
     again.add_argument("--templates", metavar="DIR", help="a folder of your own templates")
     again.add_argument("--concurrency", type=int, metavar="K", help="images in the making at one time (default 4)")
+    again.add_argument("--retry-unknown", action="store_true", default=None, help=RETRY_UNKNOWN)
     state = commands.add_parser("status", help="rows by state, spent, rate; while a run goes on, too")
     state.set_defaults(call=calls["status"])
     spent = commands.add_parser("spend", help="what was bought and what it cost, from the ledger")
@@ -89,7 +91,7 @@ def _add_batch_options(command: argparse.ArgumentParser) -> None:
     for flag, told in (
         ("--skip-invalid", "go on without invalid rows, and report them"),
         ("--retry-rejected", "ask again for rows that the provider refused"),
-        ("--retry-unknown", "buy rows of unknown outcome again; they may have been paid for"),
+        ("--retry-unknown", RETRY_UNKNOWN),
         ("--rebuy-lost", "buy images again whose files are gone"),
         ("--allow-unknown-model", "take a model that nobody knows"),
         ("--dry-run", "only plan"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, and_, select, tuple_, update
 
 from blocks.image import Mode
 from flows.batch.batch_rows import BatchRows
@@ -21,6 +21,7 @@ from flows.batch.ledger_images import (
     STANDING,
     Key,
     Place,
+    RedoCall,
     Standing,
     chunks,
     facts_of,
@@ -30,7 +31,7 @@ from flows.batch.ledger_images import (
     standing_of,
     write_place,
 )
-from flows.batch.ledger_tables import State, images, owners, places
+from flows.batch.ledger_tables import State, attempts, images, owners, places, runs
 from flows.batch.owners import Owner, is_alive, owning
 from flows.batch.row_queries import living_owners
 from flows.batch.shards import Shards
@@ -133,12 +134,37 @@ class Ledger:
                 for row in connection.execute(wanted)
             }
 
-    def redo_states(self, sku: str, template: str, base: str) -> dict[tuple[str, str], State]:
-        """(variant, prompt) to the state of every image that was made again on purpose, or was to be."""
-        mine = (images.c.sku == sku, images.c.template == template, images.c.redo_of == base)
+    def redo_calls(self, bases: Iterable[Key]) -> list[RedoCall]:
+        """The calls for every image that was made again on purpose in place of these, or was to be, in turn."""
+        image = (*key_of(images), images.c.redo_of, images.c.variant, images.c.prompt, images.c.state)
+        call = (attempts.c.run, attempts.c.started_at, attempts.c.outcome)
+        same = (of == called for of, called in zip(key_of(images), key_of(attempts), strict=True))
+        wanted = (
+            select(*image, *call, runs.c.outcome.label("end"))
+            .join(attempts, and_(*same))
+            .join(runs, runs.c.run == attempts.c.run, isouter=True)
+        )
         with self._database.reading() as connection:
-            wanted = select(images.c.variant, images.c.prompt, images.c.state).where(*mine)
-            return {(variant, prompt): State(state) for variant, prompt, state in connection.execute(wanted)}
+            found = [
+                row
+                for chunk in chunks(bases)
+                for row in connection.execute(
+                    wanted.where(tuple_(images.c.sku, images.c.template, images.c.redo_of).in_(chunk))
+                )
+            ]
+        return [
+            RedoCall(
+                key=(row.sku, row.template, row.fingerprint),
+                base=(row.sku, row.template, row.redo_of),
+                variant=row.variant,
+                prompt=row.prompt,
+                state=State(row.state),
+                run=row.run,
+                run_is_over=row.end in {None, "ended"},
+                brought=row.outcome == State.BOUGHT,
+            )
+            for row in sorted(found, key=lambda row: row.started_at)
+        ]
 
     def jobs(self, keys: Sequence[Key]) -> list[Job]:
         """The jobs of these images as they were asked for; their finish is the template's to say."""

@@ -88,6 +88,23 @@ class Orphan:
     child: ChildProcess | None
 
 
+@dataclass(frozen=True, slots=True)
+class RedoCall:
+    """One call for an image that is made again on purpose, in place of `base`. `state` is the image's, as it is now.
+
+    `brought`: whether this very call has brought it; `run_is_over`: whether its run came to its end by itself.
+    """
+
+    key: Key
+    base: Key
+    variant: str
+    prompt: str
+    state: State
+    run: str
+    run_is_over: bool
+    brought: bool
+
+
 STANDING = (
     images.c.sku,
     images.c.template,

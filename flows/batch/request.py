@@ -58,6 +58,7 @@ class Request:
             output=settings.output,
             ledger=settings.ledger,
             concurrency=settings.concurrency,
+            again=frozenset({State.UNKNOWN} if settings.retry_unknown else ()),
             caps=settings.caps,
             prices=settings.prices,
         )

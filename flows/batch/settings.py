@@ -182,6 +182,11 @@ class RedoSettings(Form):
         description="The output whose images they are.",
         min_length=1,
     )
+    retry_unknown: bool = Field(
+        default=False,
+        title="Buy images of unknown outcome again",
+        description="Those of a redo whose call went out and got no answer. They may have been paid for already.",
+    )
     max_cost_usd: MaxCost = ""
     max_cost_per_day_usd: MaxCostPerDay = ""
     concurrency: Concurrency = 4

@@ -16,7 +16,7 @@ class Summary:
 
     `undelivered`: rows whose image is not yet where it was to go; `delivery_stopped`: what a person must mend for that;
     `notes`: what else was not delivered. `sheet_url`: the contact sheet in the store. `unheard`: why nobody was told of
-    the run; it changes nothing.
+    the run; it changes nothing. `made_already`: the skus of a redo that had their image when it went on.
     """
 
     counts: Mapping[Status, int]
@@ -35,6 +35,7 @@ class Summary:
     sheet_url: str = ""
     unheard: str = ""
     paid_twice: int = 0
+    made_already: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
@@ -81,6 +82,9 @@ class Summary:
         paid = f"{self.bought:,} bought now ({cost})" if self.bought or self.spent_usd else "nothing was bought now"
         doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
         yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
+        if self.made_already:
+            skus = ", ".join(self.made_already)
+            yield f"Made already, when this redo was begun before: {skus}. Name them alone to have them made once more."
         kinds = Counter(row.error_kind for row in self.failures)
         for kind, count in kinds.most_common():
             example = next(row for row in self.failures if row.error_kind == kind)

@@ -359,7 +359,8 @@ def test_the_newest_bought_redo_is_found(shop: SmallBatch) -> None:
     ((base, (_, prompt, variant)),) = ledger.redos().items()
     assert base == job.key
     assert (prompt, variant) == (f"{job.prompt}, softer", "redo 1")
-    assert len(ledger.redo_states("A", "product", job.fingerprint)) == 2
+    calls = ledger.redo_calls([job.key])
+    assert [(call.variant, call.brought) for call in calls] == [("redo 1", True), *[("redo 2", False)] * 2]
 
 
 def test_dead_processes_are_what_they_say() -> None:

@@ -1,16 +1,19 @@
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted_generator import Draws, ScriptedGenerator, picture
-from small_batch import SmallBatch, table
+from scripted_generator import Draws, ScriptedGenerator, Step, picture
+from small_batch import SmallBatch, buy, table
 
 from blocks.errors import ContentRejected, InsufficientCredit, OutcomeUnknown, ServiceUnavailable
 from flows.batch.jobs import Source
 from flows.batch.ledger_tables import State
 from flows.batch.problems import NotStarted
-from flows.batch.redo import find_redo, redo_jobs
+from flows.batch.redo import find_redo, made_already, redo_jobs
+from flows.batch.request import Request
 from flows.batch.row_report import Status
+from flows.batch.run import BatchRun
 from flows.batch.settings import RedoSettings
 from flows.batch.verify import verify_image
 
@@ -214,6 +217,98 @@ def test_a_redo_that_was_stopped_is_taken_up_and_not_bought_beside_itself(batch:
     batch.redo(generator, "A")
     assert batch.report("A").fingerprint != first.fingerprint
     assert len(generator.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "cap", "exit_code"),
+    [
+        ({"C": [InsufficientCredit("no credit")]}, "", 3),
+        ({"C": [ServiceUnavailable("down")]}, "", 1),
+        ({}, "0.01", 3),
+    ],
+)
+def test_the_same_redo_goes_on_where_it_ended_early(
+    batch: SmallBatch, script: Mapping[str, Sequence[Step]], cap: str, exit_code: int
+) -> None:
+    """What it has bought is not bought anew, and no words are added twice; once it is finished, it is a new redo."""
+    batch.products(*"ABC")
+    batch.run(ScriptedGenerator())
+    generator = ScriptedGenerator(script)
+    first = batch.redo(generator, *"ABC", add="softer", max_cost_usd=cap, concurrency=1)
+    assert (first.summary.exit_code, generator.charges) == (exit_code, 2)
+    second = batch.redo(generator, *"ABC", add="softer")
+    assert (second.summary.exit_code, second.summary.images, second.summary.bought) == (0, 3, 1)
+    assert generator.charges == 3
+    assert {batch.report(sku).prompt.count("softer") for sku in "ABC"} == {1}
+    assert batch.redo(generator, *"ABC", add="softer").summary.bought == 3
+
+
+def test_a_redo_goes_on_as_often_as_it_ends_early(batch: SmallBatch) -> None:
+    """Each time it has the images of all the times before."""
+    batch.products(*"ABC")
+    batch.run(ScriptedGenerator())
+    capped, failing = ScriptedGenerator(), ScriptedGenerator({"C": [ServiceUnavailable("down")] * 2})
+    one_each = [batch.redo(capped, *"ABC", max_cost_usd="0.005", concurrency=1).summary.bought for _ in "ABC"]
+    all_but_one = [batch.redo(failing, *"ABC", add="softer").summary.bought for _ in "ABC"]
+    assert (one_each, all_but_one) == ([1, 1, 1], [2, 0, 1])
+
+
+@pytest.mark.parametrize("words", ["darker", ""])
+def test_other_words_are_another_redo(batch: SmallBatch, words: str) -> None:
+    """After one that ended early each image is bought that is asked for with other words, or with none."""
+    generator = ScriptedGenerator({"B": [InsufficientCredit("no credit")]})
+    batch.redo(generator, "A", "B", add="softer", concurrency=1)
+    assert batch.redo(generator, "A", "B", add=words).summary.bought == 2
+
+
+def test_a_finished_redo_is_not_part_of_a_larger_one(batch: SmallBatch) -> None:
+    """Whoever asks for its image once more, and for others, has them all made."""
+    generator = ScriptedGenerator()
+    batch.redo(generator, "A")
+    assert batch.redo(generator, "A", "B").summary.bought == 2
+
+
+def test_a_redo_that_was_killed_is_gone_on_with(batch: SmallBatch) -> None:
+    """What it had bought and no row shows yet is shown, and is not bought anew."""
+    settings = RedoSettings(skus=["A", "B"], add="softer", output=str(batch.output), ledger=batch.where)
+    killed = BatchRun.open(Request.of_redo(settings))
+    jobs = redo_jobs(settings, find_redo(settings, killed.ledger, batch.output), killed.ledger, batch.source, killed.id)
+    generator = ScriptedGenerator()
+    with killed.under_way:
+        killed.begin("anycap")
+        buy(killed, generator, jobs)
+    ran = batch.redo(generator, "A", "B", add="softer")
+    assert (ran.summary.exit_code, ran.summary.images, generator.charges) == (0, 2, 2)
+    assert [batch.report(sku).fingerprint for sku in "AB"] == [job.fingerprint for job in jobs]
+
+
+def test_a_redo_that_is_begun_once_more_buys_nothing_again(batch: SmallBatch) -> None:
+    """A flow run that is retried or resumed goes on, and where all was made it is over."""
+    generator = ScriptedGenerator({"B": [InsufficientCredit("no credit")]})
+    runs = [batch.redo(generator, "A", "B", run="one run", concurrency=1) for _ in range(3)]
+    assert [run.summary.exit_code for run in runs] == [3, 0, 0]
+    assert (generator.charges, runs[2].summary.images) == (2, 2)
+
+
+def test_a_redo_that_may_have_been_paid_for_needs_a_word(batch: SmallBatch) -> None:
+    """The same command tells that it is in doubt, and buys neither it nor the others; with the user's word it does."""
+    generator = ScriptedGenerator({"B": [OutcomeUnknown("cut off")]})
+    for _ in range(2):
+        ran = batch.redo(generator, "A", "B", add="softer")
+        assert (ran.summary.exit_code, [row.sku for row in ran.summary.failures]) == (1, ["B"])
+    assert len(generator.calls) == 2
+    agreed = batch.redo(generator, "A", "B", add="softer", retry_unknown=True)
+    assert (agreed.summary.exit_code, agreed.summary.bought, generator.calls_of("B")) == (0, 1, 2)
+
+
+def test_what_a_redo_has_already_is_known_by_its_sku(batch: SmallBatch) -> None:
+    """So that its summary can name it, and no cap counts it."""
+    generator = ScriptedGenerator({"B": [InsufficientCredit("no credit")]})
+    batch.redo(generator, "A", "B", concurrency=1)
+    settings = RedoSettings(skus=["A", "B"], output=str(batch.output), ledger=batch.where)
+    ledger = batch.ledger()
+    jobs = redo_jobs(settings, find_redo(settings, ledger, batch.output), ledger, batch.source, "a new run")
+    assert [job.sku for job in made_already(jobs, ledger)] == ["A"]
 
 
 def test_a_redo_is_made_in_the_templates_size(batch: SmallBatch) -> None:

@@ -137,18 +137,18 @@ class SmallBatch:
             outcomes |= buy(run, generator, jobs, usd_per_credit)
         return Ran(run, plan, outcomes, run.finish())
 
-    def redo(self, generator: ScriptedGenerator, *skus: str, **changes: Any) -> Ran:
-        """Make images again on purpose, as the flow does it."""
+    def redo(self, generator: ScriptedGenerator, *skus: str, run: str = "", **changes: Any) -> Ran:
+        """Make images again on purpose, as the flow does it; as a run of this id, if there is one."""
         given = {"output": str(self.output), "ledger": self.where}
         settings = RedoSettings(**{"skus": list(skus), **given, **changes})
-        run = BatchRun.open(Request.of_redo(settings))
-        run.prices = self.prices
-        found = find_redo(settings, run.ledger, run.output.root)
-        jobs = redo_jobs(settings, found, run.ledger, self.source)
-        run.begin(self.source.capabilities.provider)
-        outcomes = buy(run, generator, jobs)
-        run.show_bought(jobs)
-        return Ran(run, None, outcomes, run.finish(jobs))
+        redo = BatchRun.open(Request.of_redo(settings), run)
+        redo.prices = self.prices
+        found = find_redo(settings, redo.ledger, redo.output.root)
+        jobs = redo_jobs(settings, found, redo.ledger, self.source, redo.id)
+        redo.begin(self.source.capabilities.provider)
+        outcomes = buy(redo, generator, jobs)
+        redo.show_bought(jobs)
+        return Ran(redo, None, outcomes, redo.finish(jobs))
 
     def report(self, sku: str, output: Path | None = None) -> RowReport:
         """How reports tell the one row of this sku."""

@@ -60,6 +60,25 @@ def test_an_account_that_runs_dry_goes_on_where_it_stopped(
     assert len(anycap_server.charges) == 6
 
 
+def test_a_redo_that_runs_dry_goes_on_where_it_stopped(folder: Path, anycap_server: AnyCapServer) -> None:
+    """The same command makes again only what is left, under a cap that has room for no more, and names the others."""
+    variables = anycap_variables(anycap_server, folder)
+    assert rowshot_here(folder, *RUN, "--limit", "3", **variables).returncode == 0
+    redo = ("redo", "--sku", "s0,s1,s2", "--add", "softer light", "--output", "out", "--concurrency", "1")
+    anycap_server.credit = 2
+    assert rowshot_here(folder, *redo, **variables).returncode == 3
+    anycap_server.credit = None
+    on = rowshot_here(folder, *redo, "--max-cost", "0.005", **variables)
+    assert on.returncode == 0, on
+    assert "3 of 3 rows have their image; 1 bought" in on.stdout
+    assert "Made already, when this redo was begun before: s0, s1." in on.stdout
+    assert sorted(anycap_server.charges.values()) == [1] * 6
+    assert {sku: row["prompt"].count("softer light") for sku, row in by_sku(folder / "out/manifest.csv").items()} == {
+        **dict.fromkeys(SKUS, 0),
+        **dict.fromkeys(SKUS[:3], 1),
+    }
+
+
 def test_a_key_that_is_refused_ends_the_run_at_once(folder: Path, anycap_server: AnyCapServer) -> None:
     """A refused key is exit code 3 after no more calls than were under way, with every row pending."""
     variables = {**anycap_variables(anycap_server, folder), "ANYCAP_API_KEY": "another-key"}
