@@ -89,14 +89,14 @@ def _in_role(session: Any, account: S3Account) -> Any:
 
     first = lend()
     lasts = datetime.fromisoformat(first["expiry_time"]) - datetime.now(UTC)
-    borrowed = get_session()
+    borrowed: Any = get_session()
     # botocore gives a session such keys only by a profile in a file, and the role is in a block
     borrowed._credentials = RefreshableCredentials.create_from_metadata(  # noqa: SLF001
         first,
         lend,
         "assume-role",
         # by botocore's own quarter of an hour a role that is lent for no longer would be renewed at each request
-        advisory_timeout=lasts.total_seconds() / 4,
-        mandatory_timeout=lasts.total_seconds() / 6,
+        advisory_timeout=int(lasts.total_seconds() / 4),
+        mandatory_timeout=int(lasts.total_seconds() / 6),
     )
     return boto3.Session(botocore_session=borrowed, region_name=account.region or None)
