@@ -8,6 +8,9 @@ from pathlib import Path
 
 from flows.batch.prices import dollars, dollars_or_free
 from flows.batch.row_report import RowReport, Status
+from flows.batch.words import listed
+
+MOST_SKUS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Summary:
         doubt = f", {dollars(self.in_doubt_usd)} of it in doubt" if self.in_doubt_usd else ""
         yield f"{self}; {paid}{doubt}, in {self.seconds:.0f} s."
         if self.made_already:
-            skus = ", ".join(self.made_already)
+            skus = listed(self.made_already, MOST_SKUS)
             yield f"Made already, when this redo was begun before: {skus}. Name them alone to have them made once more."
         kinds = Counter(row.error_kind for row in self.failures)
         for kind, count in kinds.most_common():

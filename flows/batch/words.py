@@ -1,4 +1,6 @@
-"""Figures in the words of people."""
+"""Figures and lists in the words of people."""
+
+from collections.abc import Sequence
 
 
 def counted(count: int, of: str) -> str:
@@ -21,3 +23,9 @@ def about(seconds: float) -> str:
     if minutes < 1:
         return f"{max(1, round(seconds))} s"
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004 - an hour
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The names with commas between them; no more than so many, and the number of the others."""
+    others = len(names) - most
+    return ", ".join(names[:most]) + (f" and {others:,} more" if others > 0 else "")
