@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.batch.cap_check import check_caps
+from flows.batch.plan import left_of
 from flows.batch.redo import find_redo, made_already, redo_jobs
 from flows.batch.request import Request
 from flows.batch.run import BatchRun
@@ -40,13 +41,14 @@ def redo_images(redo: RedoSettings) -> State[Any]:
     check_generator(generator)
     jobs = redo_jobs(redo, found, run.ledger, source_of(generator), run.id)
     made = made_already(jobs, run.ledger)
-    check_caps([job for job in jobs if job not in made], run)
+    todo = left_of(jobs, run).todo
+    check_caps(todo, run)
 
     with stoppable(run.slots, this_run()):
         run.begin(generator.capabilities.provider)
         try:
-            with progress_shown(run, len(jobs)):
-                generate_images_of(run, generator, jobs)
+            with progress_shown(run, len(todo)):
+                generate_images_of(run, generator, todo)
         finally:  # a run that is ended leaves its reports, too
             run.show_bought(jobs)
             summary = replace(run.finish(jobs), made_already=tuple(job.sku for job in made))

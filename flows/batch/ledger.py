@@ -92,22 +92,19 @@ class Ledger:
 
     def places(self, keys: Iterable[Key], output: str) -> dict[Key, Place]:
         """Where these images are in one output folder."""
-        found: dict[Key, Place] = {}
-        with self._database.reading() as connection:
-            for chunk in chunks(keys):
-                for row in connection.execute(
-                    select(places).where(places.c.output == output, tuple_(*key_of(places)).in_(chunk))
-                ):
-                    found[(row.sku, row.template, row.fingerprint)] = place_of(row)
-        return found
+        everywhere = self.places_anywhere(keys).items()
+        return {key: place for key, found in everywhere for place in found if place.output == output}
 
     def places_anywhere(self, keys: Iterable[Key]) -> dict[Key, list[Place]]:
         """Where these images are, or were, in every output folder that has had them."""
+        wanted = set(keys)
         found: dict[Key, list[Place]] = {}
         with self._database.reading() as connection:
-            for chunk in chunks(keys):
-                for row in connection.execute(select(places).where(tuple_(*key_of(places)).in_(chunk))):
-                    found.setdefault((row.sku, row.template, row.fingerprint), []).append(place_of(row))
+            for chunk in chunks({sku for sku, _, _ in wanted}):  # the index begins with the sku: keys would scan it all
+                for row in connection.execute(select(places).where(places.c.sku.in_(chunk))):
+                    key = (row.sku, row.template, row.fingerprint)
+                    if key in wanted:
+                        found.setdefault(key, []).append(place_of(row))
         return found
 
     def request_ids(self, keys: Iterable[Key]) -> dict[Key, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from sqlalchemy import ColumnDefault, Connection, bindparam, insert, select, text, tuple_, update
+from sqlalchemy import ColumnDefault, Connection, bindparam, insert, select, text, update
 
 from blocks.errors import ImageGenerationError, NoImage
 from blocks.image import ChildProcess, GeneratedImage
@@ -193,15 +193,10 @@ class Calls:
 
     def made_by(self, run: str, keys: Iterable[Key]) -> set[Key]:
         """Those of these images that a run has made a call for."""
-        found: set[Key] = set()
+        mine = select(*key_of(attempts)).where(attempts.c.run == run)
         with self._database.reading() as connection:
-            if connection.execute(select(attempts.c.attempt).where(attempts.c.run == run).limit(1)).first() is None:
-                return found
-            for chunk in chunks(keys):
-                mine = (attempts.c.run == run, tuple_(*key_of(attempts)).in_(chunk))
-                for row in connection.execute(select(*key_of(attempts)).where(*mine)):
-                    found.add((row.sku, row.template, row.fingerprint))
-        return found
+            called = {(row.sku, row.template, row.fingerprint) for row in connection.execute(mine)}
+        return called.intersection(keys)
 
     def adopt(self, standing: Standing, owner: Owner) -> Orphan | Standing | None:
         """Take over a row whose holder died, or that this owner itself left behind when something broke.
@@ -220,7 +215,7 @@ class Calls:
             connection.execute(_SET_IMAGE, {**this(standing.key), "owner": owner.id})
             call = connection.execute(_SEE_CALL, {"this_attempt": now.attempt}).one()
             child = ChildProcess(call.pid, call.pid_started) if call.pid else None
-            return Orphan(call.attempt, call.host, Path(call.folder), child)
+            return Orphan(call.attempt, call.run, call.host, Path(call.folder), child)
 
         return self._database.write(work)
 

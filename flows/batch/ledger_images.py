@@ -83,6 +83,7 @@ class Orphan:
     """A call whose run died: where it wrote, and the process that made it."""
 
     attempt: str
+    run: str
     host: str
     folder: Path
     child: ChildProcess | None

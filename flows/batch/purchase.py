@@ -234,9 +234,10 @@ class Purchase:
         except NoImage as error:
             self._give_up(attempt, error)
         except ImageGenerationError as error:
-            if found.host == self.owner.host or State.UNKNOWN in self.again:  # else its own machine may still tell
+            may = State.UNKNOWN in self.again and found.run != self.owner.run  # a run's word is good for one call
+            if found.host == self.owner.host or may:  # else its own machine may still tell
                 self._fail(attempt, error)
-            if State.UNKNOWN in self.again and not isinstance(error, RejectedError | LeftRunning):
+            if may and not isinstance(error, RejectedError | LeftRunning):
                 return None
             raise
 
@@ -245,6 +246,8 @@ class Purchase:
             return self.generator.recover(request, orphan.child)
         try:  # a container is another host each time, and may have left its image on a volume that is here
             return self.generator.recover(request, None)
+        except NoImage:  # a whole answer: it was paid, and may name where the image is
+            raise
         except ImageGenerationError as error:
             raise OutcomeUnknown(
                 f"The call was under way on {orphan.host} when its run died. Run the same command there; if that "

@@ -269,7 +269,7 @@ def test_a_dead_holders_call_is_adopted_once(ledger: Ledger, job: Job, owner: Ow
     standing = take(ledger, job, owner)
     assert isinstance(standing, Standing)
     orphan = ledger.calls.adopt(standing, owner)
-    assert orphan == Orphan(attempt.id, owner.host, attempt.folder, ChildProcess(4711, 1700000000.25))
+    assert orphan == Orphan(attempt.id, "run 0", owner.host, attempt.folder, ChildProcess(4711, 1700000000.25))
     with ledger.owning("run 2") as other:
         held = ledger.calls.adopt(standing, other)
         assert isinstance(held, Standing)

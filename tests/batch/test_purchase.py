@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from scripted_generator import Draws, ScriptedGenerator, Step, picture
 from small_batch import FileServer, Ran, SmallBatch, buy, dead_process, put_owner, put_state, table
+from sqlalchemy import select
 
 from blocks.errors import (
     AuthenticationFailed,
@@ -30,7 +31,7 @@ from blocks.image import ChildProcess, GeneratedImage, ImageRequest
 from flows.batch import ledger_database, purchase
 from flows.batch.ledger_calls import new_attempt_id
 from flows.batch.ledger_images import Attempt, Cost
-from flows.batch.ledger_tables import State
+from flows.batch.ledger_tables import State, attempts
 from flows.batch.owners import Owner
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Standstill
@@ -572,6 +573,26 @@ def test_an_image_that_another_container_left_here_is_taken(batch: SmallBatch) -
     assert isinstance(batch.run(generator).outcomes["A"], Bought)
     assert generator.calls == []
     assert paid(batch.report("A")) == (1, 1, PRICE)
+
+
+def test_an_address_that_another_container_left_here_is_used(batch: SmallBatch, server: FileServer) -> None:
+    """A whole answer was paid for, wherever it was written."""
+    leave_orphan(batch, host="a-container-that-is-gone")
+    server.files["/a"] = picture("there")
+    nowhere = NoImage("no file", credits_used=Decimal(1), url=f"{server.url}/a")
+    assert isinstance(batch.run(ScriptedGenerator(recoveries={"A": [nowhere]})).outcomes["A"], Bought)
+    assert paid(batch.report("A")) == (1, 1, PRICE)
+
+
+def test_a_call_of_the_same_run_is_not_made_again_on_its_word(batch: SmallBatch) -> None:
+    """It died in the call, and begins anew: that its call is in doubt is news, which the user has yet to see."""
+    attempt = leave_orphan(batch)
+    with batch.ledger().reading() as connection:
+        run_id = connection.execute(select(attempts.c.run).where(attempts.c.attempt == attempt.id)).scalar_one()
+    generator = ScriptedGenerator(recoveries={"A": [OutcomeUnknown("half an answer")]})
+    batch.run(generator, run_id=run_id, retry_unknown=True)
+    assert generator.calls == []
+    assert batch.report("A").status is Status.UNKNOWN
 
 
 class Hangs(ScriptedGenerator):

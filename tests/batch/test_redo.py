@@ -301,6 +301,44 @@ def test_a_redo_that_may_have_been_paid_for_needs_a_word(batch: SmallBatch) -> N
     assert (agreed.summary.exit_code, agreed.summary.bought, generator.calls_of("B")) == (0, 1, 2)
 
 
+def test_a_redo_goes_on_with_one_before_the_last(batch: SmallBatch) -> None:
+    """In between somebody has had the rest made, but for an image in doubt: with the user's word only that is made."""
+    batch.products(*"ABCD")
+    batch.run(ScriptedGenerator())
+    generator = ScriptedGenerator({"C": [OutcomeUnknown("cut off")], "D": [ServiceUnavailable("down")]})
+    bought = [batch.redo(generator, *"ABCD", add="softer").summary.bought for _ in range(2)]
+    bought += [batch.redo(generator, *"ABCD", add="softer", retry_unknown=True).summary.bought for _ in range(2)]
+    assert bought == [2, 1, 1, 4]
+
+
+def test_a_redo_in_between_does_not_end_a_larger_one(batch: SmallBatch) -> None:
+    """What it has made anew is not what was asked for, so that one is made once more; the others are there."""
+    batch.products(*"ABC")
+    batch.run(ScriptedGenerator())
+    generator = ScriptedGenerator({"C": [InsufficientCredit("no credit")]})
+    batch.redo(generator, *"ABC", add="softer", concurrency=1)
+    batch.redo(generator, "A", add="brighter")
+    assert batch.redo(generator, *"ABC", add="softer").summary.bought == 2
+
+
+def test_a_redo_never_puts_an_older_image_in_the_place_of_a_newer_one(batch: SmallBatch) -> None:
+    """B is refused each time, so that no redo is finished; A is shown as it was made last."""
+    generator = ScriptedGenerator({"B": [ContentRejected("no")] * 3})
+    batch.redo(generator, "A", "B")
+    batch.redo(generator, "A", "B", add="softer")
+    batch.redo(generator, "A", "B")
+    assert generator.calls_of("A") == 3
+    assert batch.report("A").attempts == 1
+
+
+def test_the_word_to_buy_again_is_used_up_in_a_redo_too(batch: SmallBatch) -> None:
+    """Begun anew, the same run leaves an image in doubt that it has asked for with that word."""
+    generator = ScriptedGenerator({"A": [OutcomeUnknown("cut off")] * 5})
+    for _ in range(3):
+        batch.redo(generator, "A", run="one run", retry_unknown=True)
+    assert generator.calls_of("A") == 1
+
+
 def test_what_a_redo_has_already_is_known_by_its_sku(batch: SmallBatch) -> None:
     """So that its summary can name it, and no cap counts it."""
     generator = ScriptedGenerator({"B": [InsufficientCredit("no credit")]})

@@ -25,7 +25,7 @@ from flows.batch.jobs import Job, Source
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import State, images, owners
 from flows.batch.owners import Owner
-from flows.batch.plan import Plan, plan_batch
+from flows.batch.plan import Plan, left_of, plan_batch
 from flows.batch.prices import Price, PriceBook
 from flows.batch.problems import LedgerUnavailable
 from flows.batch.purchase import Bought, Purchase, Standstill
@@ -146,7 +146,7 @@ class SmallBatch:
         found = find_redo(settings, redo.ledger, redo.output.root)
         jobs = redo_jobs(settings, found, redo.ledger, self.source, redo.id)
         redo.begin(self.source.capabilities.provider)
-        outcomes = buy(redo, generator, jobs)
+        outcomes = buy(redo, generator, left_of(jobs, redo).todo)
         redo.show_bought(jobs)
         return Ran(redo, None, outcomes, redo.finish(jobs))
 

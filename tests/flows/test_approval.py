@@ -337,12 +337,14 @@ def test_a_word_on_the_terminal_holds_for_the_plan_that_was_asked_about(tmp_path
 def test_with_a_limit_the_next_images_are_asked_about(
     tmp_path: Path, deployed: Deployed, anycap_server: AnyCapServer
 ) -> None:
-    """The approval of the first images of a file is none of those that a retry would buy after them."""
+    """A retry has used up the run's limit and buys none of them; a new run asks anew."""
     write_csv(tmp_path / "few.csv", ["a", "b", "c"])
     run = deployed.start(csv="few.csv", generator="anycap", approve="before-buying", limit=1)
     deployed.work(run)
     assert deployed.answer(run, answer="approve").name == "Completed"
-    assert deployed.retry(run).name == "Suspended"
+    assert deployed.retry(run).name == "Completed"
+    another = deployed.start(csv="few.csv", generator="anycap", approve="before-buying", limit=1)
+    assert deployed.work(another).name == "Suspended"
     assert anycap_server.charges.total() == 1
 
 
