@@ -115,7 +115,7 @@ def fetch_source(
 ) -> CsvSource:
     """Have the CSV that the settings name. `read_object` reads from a bucket. Raises: NotStarted."""
     csv = settings.csv.strip()
-    if not is_remote(csv):
+    if settings.pasted.strip() or not is_remote(csv):
         return CsvSource.local(settings)
     bounds = bounds or Bounds.of_environment()
     name = source_name(csv)

@@ -39,6 +39,11 @@ def here(_host: str, _port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
+def nowhere(host: str, _port: int) -> Sequence[str]:
+    """No name may be looked up."""
+    raise AssertionError(host)
+
+
 def fetched(csv: str, bounds: Bounds = PRIVATE) -> CsvSource:
     """What an address brings, every name being this machine."""
     return fetch_source(BatchSettings(csv=csv), no_bucket, bounds, here)
@@ -81,9 +86,10 @@ def test_a_source_has_a_name_for_people(csv: str, name: str) -> None:
     assert source_name(csv) == name
 
 
-def test_pasted_rows_are_taken_in_place_of_the_file() -> None:
-    """Whoever pastes rows into the form means these, and not the file that the form comes with."""
-    source = fetch_source(BatchSettings(csv="products.csv", pasted=ROWS.decode()), no_bucket)
+@pytest.mark.parametrize("csv", ["products.csv", "https://shop.example/all.csv", "s3://bucket/all.csv", SHEET])
+def test_pasted_rows_are_taken_in_place_of_the_file(csv: str) -> None:
+    """Whoever pastes rows into the form means these, and neither the file nor the address that the form comes with."""
+    source = fetch_source(BatchSettings(csv=csv, pasted=ROWS.decode()), no_bucket, PUBLIC, nowhere)
     assert (source.name, source.content) == ("pasted rows", ROWS.strip())
 
 
