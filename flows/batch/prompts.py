@@ -26,6 +26,7 @@ from flows.batch.template_header import broken, read_header, template_problem
 BUILT_IN = Path(__file__).parents[2] / "templates"
 SUFFIX = ".jinja"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_IN_MEMORY = re.compile(r"\bat\W+0x[0-9a-f]+", re.IGNORECASE)  # as Python prints what is no text
 
 
 class RenderError(ValueError):
@@ -83,6 +84,15 @@ class PromptTemplate:
             prompt = self.compiled.render(values).strip()
         except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise RenderError(str(error).rstrip(".") or type(error).__name__) from error
+        except RecursionError as error:
+            raise RenderError("it nests too deep: let no macro that calls itself go on without end") from error
+        # an address is another one in every process, so each run would buy the row anew
+        own = "\0".join(values.values()).lower()
+        if any(found.lower() not in own for found in _IN_MEMORY.findall(prompt)):
+            raise RenderError(
+                "the template prints an address in memory where it should print text: write a method with its (), "
+                "as in name.lower(), and end a list with | join"
+            )
         if not prompt:
             raise RenderError("it comes out empty")
         return prompt

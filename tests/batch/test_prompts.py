@@ -160,6 +160,11 @@ def test_what_a_text_may_not_do(tmp_path: Path, body: str, words: str) -> None:
         ("{{ name['__cla' ~ 'ss__'] }}", "unsafe"),
         ("{{ name.colour }}", "colour"),
         ("{{ name.upper }}", "builtin_function_or_method"),
+        ("{{ name ~ name.lower }}", r"name\.lower\(\)"),
+        ("{{ name.strip | upper }}", r"with its \(\)"),
+        ("{{ [name.title] | join | e }}", r"with its \(\)"),
+        ("{{ name ~ (name | map('upper')) }}", r"\| join"),
+        ("{% macro m(t) %}{{ m(t) }}{% endmacro %}{{ m(name) }}", "macro that calls itself"),
         ("{{ name.split() }}", "list"),
         ("{{ 1 / (name | length - 3) }}", "division"),
         ("{{ name | int('x') | round }}", "round"),
@@ -170,6 +175,12 @@ def test_failures_of_one_row_are_that_rows(tmp_path: Path, body: str, words: str
     """What only shows when a row is rendered is a RenderError that says what it was."""
     with pytest.raises(RenderError, match=words):
         one_name(tmp_path, body).render({"name": "Mug"})
+
+
+def test_a_cell_may_look_like_an_address_in_memory(tmp_path: Path) -> None:
+    """Only what the template prints of Python itself is refused: a cell's text is the user's own."""
+    text = "<Lamp at 0x7f3A>"
+    assert one_name(tmp_path, "{{ name | upper }}").render({"name": text}) == text.upper()
 
 
 @pytest.mark.parametrize(
