@@ -55,11 +55,13 @@ class Totals:
         return {status: self.found[status] for status in Status if self.found[status]}
 
     def watching(self, rows: Iterable[RowReport]) -> Iterator[tuple[RowReport, bool]]:
-        """Add these rows up as they pass by; gives each, and whether it is the first of its sku and template."""
+        """Add these rows up as they pass by; gives each, and whether it is the first of its sku and template.
+
+        An invalid row has no image to share, so it is always the first.
+        """
         seen = Seen()
         for row in rows:
-            # a row without a sku stands for itself
-            is_first = seen.is_new(row.sku, row.template, "" if row.sku else str(row.line))
+            is_first = row.status is Status.INVALID or seen.is_new(row.sku, row.template)
             self._add(row, is_first=is_first)
             yield row, is_first
 

@@ -130,6 +130,15 @@ def test_rows_without_a_sku_are_not_taken_for_one(tmp_path: Path) -> None:
     assert read(tmp_path / "manifest.csv")["line"].tolist() == ["2", "3"]
 
 
+def test_an_invalid_row_does_not_hide_the_image_of_its_sku(tmp_path: Path) -> None:
+    """A bought image and its price are in the manifest and the sums, though an invalid row of its sku stands above."""
+    bad = failed(2, "A", "The cell is empty.", Status.INVALID)
+    report = report_of([bad, stored(3, "A"), replace(bad, line=4), stored(5, "A")])
+    write_report(tmp_path, report)
+    assert read(tmp_path / "manifest.csv")["line"].tolist() == ["2", "3", "4"]
+    assert report.price_usd == Decimal("0.039")
+
+
 def test_counts_follow_the_rows() -> None:
     """The counts are of the input's rows, in the states' own order."""
     rows = [failed(2, "A", "x"), stored(3, "B"), failed(4, "C", "x", Status.LOST), stored(5, "D")]
