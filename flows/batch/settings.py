@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from flows.batch.caps import Caps
 from flows.batch.choices import AS_THE_TEMPLATE_SAYS, offer_models, offer_templates
@@ -25,6 +25,9 @@ from flows.batch.settings_groups import (
 # "" stands for what each row's template says, in a command's options as in the form's list.
 Model = Annotated[str, BeforeValidator(lambda given: "" if given == AS_THE_TEMPLATE_SAYS else given)]
 
+# A tab at the end of what was pasted is the last row's empty cell.
+Pasted = Annotated[str, StringConstraints(strip_whitespace=False)]
+
 
 class BatchSettings(Form):
     """What to make of a CSV, and with what."""
@@ -35,7 +38,7 @@ class BatchSettings(Form):
         description="The spreadsheet, a row an image; it needs a column sku. A path such as examples/products.csv, "
         "an address such as https://shop.example/products.csv, a published Google Sheet's, or s3://bucket/file.csv.",
     )
-    pasted: str = Field(
+    pasted: Pasted = Field(
         default="",
         title="Or paste the rows",
         description="Copied out of the spreadsheet, with the line of column names on top. Taken in place of the file.",
@@ -91,7 +94,7 @@ class BatchSettings(Form):
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
-        if not (self.csv or self.pasted):
+        if not (self.csv or self.pasted.strip()):
             raise ValueError("Name a CSV file, or paste its rows")
         return self
 

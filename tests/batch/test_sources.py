@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from page_server import Answer, PageServer, certificate_for, page_server
+from pydantic import ValidationError
 
 from flows.batch.fetching import Bounds
 from flows.batch.private_addresses import is_private
@@ -90,7 +91,20 @@ def test_a_source_has_a_name_for_people(csv: str, name: str) -> None:
 def test_pasted_rows_are_taken_in_place_of_the_file(csv: str) -> None:
     """Whoever pastes rows into the form means these, and neither the file nor the address that the form comes with."""
     source = fetch_source(BatchSettings(csv=csv, pasted=ROWS.decode()), no_bucket, PUBLIC, nowhere)
-    assert (source.name, source.content) == ("pasted rows", ROWS.strip())
+    assert (source.name, source.content) == ("pasted rows", ROWS)
+
+
+def test_pasted_rows_keep_their_outer_empty_cells() -> None:
+    """A tab at either end of what was pasted is an empty cell, and no white space."""
+    pasted = "\tsku\nred\tA1\n\tB2\t\n"
+    assert CsvSource.local(BatchSettings(pasted=pasted)).content == pasted.encode()
+
+
+def test_white_space_is_no_pasted_row() -> None:
+    """A field that only looks filled in is as good as empty."""
+    with pytest.raises(ValidationError, match="or paste its rows"):
+        BatchSettings(pasted=" \n\t")
+    assert CsvSource.local(BatchSettings(csv="products.csv", pasted="\n")).name == "products.csv"
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,9 @@ def test_options_of_the_command_are_told_as_fields() -> None:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_pasted_rows_are_planned(tmp_path: Path) -> None:
-    """Rows copied out of a spreadsheet, with tabs between, are a batch like any other."""
+    """Rows copied out of a spreadsheet, with tabs between and an empty cell at the end, are a batch like any other."""
     ledger = {"ledger": f"sqlite:///{tmp_path / 'ledger.db'}"}
-    pasted = "sku\tname\tcolor\nA1\tSock\tred\nB2\tHat\tblue\n"
+    pasted = "sku\tname\tcolor\tnote\nA1\tSock\tred\tnew\nB2\tHat\tblue\t\n"
     given: Any = {"csv": "products.csv", "pasted": pasted, "output": str(tmp_path / "out"), "advanced": ledger}
     state = plan_batch(given, return_state=True)
     assert state.name == "Planned"
