@@ -188,6 +188,7 @@ class BatchRows:
             for r in connection.execute(select(runs.c.run).where(runs.c.output == run.output, runs.c.csv == run.csv))
         }
         ours = {(row.sku, row.template) for row in given}
+        ours |= {(row.sku, "") for row in given if row.job}  # nobody knows the template of a row that was malformed
         older = connection.execute(
             select(rows.c.id, rows.c.run, rows.c.sku, rows.c.template, rows.c.problem).where(
                 rows.c.output == run.output

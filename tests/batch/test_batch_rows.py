@@ -79,6 +79,25 @@ def test_mended_rows_leave_their_invalid_ones_behind(batch: SmallBatch) -> None:
     assert {("A", "r3", Status.PENDING), ("B", "r3", Status.PENDING), ("D", "r2", Status.PENDING)} <= set(found)
 
 
+def test_a_malformed_row_that_is_mended_elsewhere_is_forgotten(batch: SmallBatch) -> None:
+    """A row that was mended through failures.csv is invalid no more; one that was not yet is still."""
+    begin(batch, "r1", rows_of(batch, "sku,name,color\nA,Shirt, long,blue\nB,Cap\nC,Bag\n"))
+    begin(batch, "r2", rows_of(batch, 'sku,name,color\nA,"Shirt, long",blue\nB,Cap\n'), "failures.csv")
+    assert [(row.sku, row.run, row.status) for row in reported(batch)] == [
+        ("C", "r1", Status.INVALID),
+        ("A", "r2", Status.PENDING),
+        ("B", "r2", Status.INVALID),
+    ]
+
+
+def test_a_malformed_row_of_a_run_that_goes_on_stays(batch: SmallBatch) -> None:
+    """What a living run reports is not taken from it, though its row is mended elsewhere meanwhile."""
+    begin(batch, "r1", rows_of(batch, "sku,name,color\nA,Shirt, long,blue\n"))
+    with batch.ledger().owning("r1"):
+        begin(batch, "r2", rows_of(batch, 'sku,name,color\nA,"Shirt, long",blue\n'), "failures.csv")
+        assert [row.status for row in batch.ledger().rows.report("out", "r1")] == [Status.INVALID]
+
+
 def test_rows_of_a_run_that_goes_on_stay(batch: SmallBatch) -> None:
     """A second run of the same rows does not take them from under a living one; the output shows the newer ones."""
     given = rows_of(batch, "sku,name,color\nA,Shirt,blue\n")
