@@ -40,9 +40,8 @@ def _left_out(sheet: Sheet) -> Iterator[InputRow]:
     reasons = {problem.line: str(problem) for problem in sheet.problems}
     for bad in sheet.bad_rows:
         cells = tuple(bad.cells.get(column, "") for column in sheet.columns)
-        yield InputRow(
-            bad.line, bad.cells.get("sku", "")[:LONGEST_SKU], "", cells, None, reasons.get(bad.line, "not a row")
-        )
+        sku = bad.cells.get("sku", "").replace("\0", "")  # PostgreSQL takes no text with a NUL
+        yield InputRow(bad.line, sku[:LONGEST_SKU], "", cells, None, reasons.get(bad.line, "not a row"))
 
 
 class _RowReader:

@@ -61,6 +61,16 @@ def test_every_row_of_the_file_is_there_with_its_cells(batch: SmallBatch) -> Non
     assert found[3].cells == {"sku": "C", "name": "Cap", "color": "", "note": ""}
 
 
+def test_a_row_with_a_nul_costs_no_other_row(batch: SmallBatch) -> None:
+    """PostgreSQL takes no NUL in a text, so the ledger has the row without it; its cells are as they were."""
+    begin(batch, "r1", rows_of(batch, "sku,name,color\nA\0B,Shirt,bl\0ue\nC,Cap,red\n"))
+    bad, good = reported(batch)
+    assert (bad.sku, bad.status, bad.cells["sku"], bad.cells["color"]) == ("AB", Status.INVALID, "A\0B", "bl\0ue")
+    assert (good.sku, good.status) == ("C", Status.PENDING)
+    begin(batch, "r2", rows_of(batch, "sku,name,color\nA\0B,Shirt,blue\n"), "failures.csv")
+    assert [(row.sku, row.run) for row in reported(batch)] == [("C", "r1"), ("AB", "r2")]
+
+
 def test_a_newer_run_takes_the_place_of_the_rows_that_it_has(batch: SmallBatch) -> None:
     """A row is in an output once; rows of another file stay, and so do those that are no longer in the sheet."""
     begin(batch, "r1", rows_of(batch, "sku,name,color\nA,Shirt,blue\nB,Cap,red\n"))
