@@ -11,7 +11,7 @@ import io
 import re
 import zlib
 from array import array
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +29,10 @@ _MOST_LINES_REREAD = 2_000_000  # a bound on time: each open quote has the lines
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no row of the table: ragged, or with a broken quote. `cells`: column to text, as far as known."""
+    """A row that is no row of the table: ragged, or with a broken quote. `cells`: all of its own, as far as known."""
 
     line: int
-    cells: Mapping[str, str]
+    cells: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +99,7 @@ def _read_table(path: Path, lines: list[bytes], encoding: str, delimiter: str) -
         if broken:
             line = record.start + 1
             problems.append(Problem(broken.what, broken.mend, line=line))
-            bad_rows.append(BadRow(line, dict(zip(columns, record.cells, strict=False))))
+            bad_rows.append(BadRow(line, tuple(record.cells)))
             continue
         starts.append(record.start + 1)
         first_cells.append(record.cells[0])

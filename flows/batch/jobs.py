@@ -37,7 +37,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class InputRow:
-    """One row of the file. `job` is None where `problem` says why there can't be one. Equal rows share one job."""
+    """One row of the file. `job` is None where `problem` says why there can't be one. Equal rows share one job.
+
+    `cells` are more or fewer than the columns where that is the problem.
+    """
 
     line: int
     sku: str

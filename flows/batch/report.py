@@ -1,6 +1,7 @@
 """The files a batch leaves for people and shops: manifest.csv, results.csv, failures.csv and the contact sheet."""
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ ERROR_COLUMN = "rowshot_error"
 
 # A sheet program takes a cell that begins so for a formula.
 _FORMULA_STARTS = tuple("=+-@\t\r\n")
+_RAGGED_BEFORE = re.compile(r"line \d+: The row (has|holds) ")  # the error behind a row of an older failures.csv
 
 
 Cells = tuple[str | int, ...]
@@ -117,10 +119,21 @@ def _write_failures(path: Path, report: Report) -> None:
     own = tuple(column for column in report.columns if column != ERROR_COLUMN)
 
     def cells(row: RowReport, _: bool) -> Cells | None:
+        if not row.is_failure:
+            return None
         told = _foreign(row.error or row.error_kind or row.status)
-        return (*_own_cells(row, own), told) if row.is_failure else None
+        if row.ragged is not None:
+            return _still_ragged(row.ragged, told, len(own) + 1)
+        return (*_own_cells(row, own), told)
 
     _write_tables(((row, True) for row in report.rows), _Table(path, (*own, ERROR_COLUMN), cells))
+
+
+def _still_ragged(ragged: tuple[str, ...], told: str, width: int) -> Cells:
+    """All cells of a row that had too many or too few, then its error: none is lost, and fed back it is refused."""
+    kept = ragged[:-1] if ragged and _RAGGED_BEFORE.match(ragged[-1]) else ragged
+    cells = (*kept, told)
+    return cells if len(cells) != width else (*cells, "")
 
 
 def _result_cells(row: RowReport, own: tuple[str, ...]) -> Cells:

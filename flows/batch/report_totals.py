@@ -79,7 +79,7 @@ class Totals:
             self.images += 1
             self.proofs += row.is_proof
         if row.is_failure:
-            self.failed.append(replace(row, cells={}, prompt=""))
+            self.failed.append(replace(row, cells={}, ragged=None, prompt=""))
         if is_first:
             self.paid_more_than_once += row.paid_calls > 1
             if row.price_usd is not None:

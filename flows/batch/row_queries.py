@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from sqlalchemy import (
@@ -134,7 +135,7 @@ def report_of(found: Row[Any], columns: Sequence[str]) -> RowReport:
     """One of REPORTED's rows; `columns` are those of its file."""
     row = dict(zip(found._fields, found, strict=True))  # asked for each by its name, a Row takes many times as long
     status = Status(row["status"])
-    cells = dict(zip(columns, json.loads(row["cells"]), strict=True))
+    cells = json.loads(row["cells"])
     planned = {
         "run": row["run"],
         "line": row["line"],
@@ -145,7 +146,8 @@ def report_of(found: Row[Any], columns: Sequence[str]) -> RowReport:
         "generator": row["generator"],
         "fingerprint": row["fingerprint"],
         "prompt": row["prompt"],
-        "cells": cells,
+        "cells": dict(zip_longest(columns, cells[: len(columns)], fillvalue="")),
+        "ragged": None if len(cells) == len(columns) else tuple(cells),
     }
     if row["state"] is None:
         return RowReport(**planned, error_kind="Invalid" if row["problem"] else "", error=row["problem"])

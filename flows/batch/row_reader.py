@@ -39,9 +39,9 @@ def read_jobs(settings: BatchSettings, source: Source, prices: PriceBook, csv: C
 def _left_out(sheet: Sheet) -> Iterator[InputRow]:
     reasons = {problem.line: str(problem) for problem in sheet.problems}
     for bad in sheet.bad_rows:
-        cells = tuple(bad.cells.get(column, "") for column in sheet.columns)
-        sku = bad.cells.get("sku", "").replace("\0", "")  # PostgreSQL takes no text with a NUL
-        yield InputRow(bad.line, sku[:LONGEST_SKU], "", cells, None, reasons.get(bad.line, "not a row"))
+        sku = dict(zip(sheet.columns, bad.cells, strict=False)).get("sku", "")
+        sku = sku.replace("\0", "")  # PostgreSQL takes no text with a NUL
+        yield InputRow(bad.line, sku[:LONGEST_SKU], "", bad.cells, None, reasons.get(bad.line, "not a row"))
 
 
 class _RowReader:

@@ -36,7 +36,8 @@ class RowReport:
     `price_usd` is what the image has cost so far, all its calls together; `price_is_estimated` says it is the list
     price and not the provider's own figure. `paid_calls` above 1 means that it was paid for more than once. `url` is
     the image's address in the store that its run asked for, else the provider's. `undelivered`: it has its image, and
-    is not yet where its run was to hand it on to; `error` then says why.
+    is not yet where its run was to hand it on to; `error` then says why. `ragged`: all cells of a row that has more
+    or fewer of them than its file has columns; `cells` has those with a column.
     """
 
     line: int
@@ -65,6 +66,7 @@ class RowReport:
     undelivered: bool = False
     run: str = ""
     cells: dict[str, str] = field(default_factory=dict)
+    ragged: tuple[str, ...] | None = None
 
     @property
     def is_failure(self) -> bool:

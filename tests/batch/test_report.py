@@ -155,6 +155,17 @@ def test_failures_are_written_with_their_reason(tmp_path: Path, status: Status) 
     assert failures.to_numpy().tolist() == [["B", "가방, 대", "n", "Try later."]]
 
 
+@pytest.mark.parametrize("ragged", [(), ("A",), ("A", "x", "y"), ("A", "x", "y", "z", "q")])
+def test_a_ragged_row_never_comes_to_fit(tmp_path: Path, ragged: tuple[str, ...]) -> None:
+    """With its error behind it, it has still another number of cells than the header, whatever file it came from."""
+    columns = (*COLUMNS, "rowshot_error")
+    write_report(tmp_path, report_of([replace(failed(2, "A", "Mend it."), ragged=ragged)], columns))
+    with (tmp_path / "failures.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, row = csv.reader(file)
+    assert len(row) != len(header)
+    assert row[: len(ragged) + 1] == [*ragged, "Mend it."]
+
+
 def test_failures_vanish_with_the_last_failure(tmp_path: Path) -> None:
     """An older failures.csv is removed once no row fails."""
     write_report(tmp_path, report_of([failed(2, "A", "Try later.")]))

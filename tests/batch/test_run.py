@@ -1,3 +1,4 @@
+import csv
 import os
 import re
 from decimal import Decimal
@@ -35,6 +36,33 @@ def batch(tmp_path: Path) -> SmallBatch:
 def mixed() -> ScriptedGenerator:
     """A generator with whom two rows of TEXT fail."""
     return ScriptedGenerator({"B": [ContentRejected("a weapon")], "C": [ServiceUnavailable("down")]})
+
+
+RAGGED = "sku,name,color\nA,Shirt,blue\nB,Desk Lamp, Arc,green\nC,Cap\n"
+
+
+def rows_in(path: Path) -> list[list[str]]:
+    """A CSV's rows, however long."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_row_of_too_many_or_too_few_cells_is_refused_until_it_is_mended(batch: SmallBatch) -> None:
+    """failures.csv has such a row as it was, its error behind it: fed back as it is, it buys no wrong image."""
+    batch.csv(RAGGED)
+    batch.run(ScriptedGenerator(), skip_invalid=True)
+    failures = batch.output / "failures.csv"
+    header, *rows = rows_in(failures)
+    assert header == ["sku", "name", "color", "rowshot_error"]
+    assert [row[:-1] for row in rows] == [["B", "Desk Lamp", " Arc", "green"], ["C", "Cap"]]
+    assert ["4 cells" in rows[0][-1], "2 cells" in rows[1][-1]] == [True, True]
+    assert [row["color"] for row in table(batch.output / "results.csv")] == ["blue", " Arc", ""]
+
+    for _ in range(2):
+        again, generator = batch.csv(failures.read_text(encoding="utf-8-sig"), "again.csv"), ScriptedGenerator()
+        batch.run(generator, skip_invalid=True, csv=str(again))
+        assert generator.calls == []
+        assert [row[:-1] for row in rows_in(failures)] == [header[:-1], *(row[:-1] for row in rows)]
 
 
 def test_a_run_leaves_all_its_reports(batch: SmallBatch) -> None:
