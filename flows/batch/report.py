@@ -1,7 +1,6 @@
 """The files a batch leaves for people and shops: manifest.csv, results.csv, failures.csv and the contact sheet."""
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,18 +12,16 @@ from pathlib import Path
 from flows.batch.contact_sheet import write_contact_sheet
 from flows.batch.files import replacing
 from flows.batch.report_totals import Totals
-from flows.batch.row_report import RowReport, Status
+from flows.batch.row_report import ERROR_COLUMN, RAGGED_BEFORE, RowReport, Status
 
 MANIFEST_COLUMNS = (
     "line", "sku", "template", "status", "path", "url", "model", "generator", "fingerprint", "prompt", "attempts",
     "credits_used", "price_usd", "request_id", "seconds", "error_kind", "error",
 )  # fmt: skip
 IMAGE_COLUMNS = ("image_status", "image_path", "image_url")
-ERROR_COLUMN = "rowshot_error"
 
 # A sheet program takes a cell that begins so for a formula.
 _FORMULA_STARTS = tuple("=+-@\t\r\n")
-_RAGGED_BEFORE = re.compile(r"line \d+: The row (has|holds) ")  # the error behind a row of an older failures.csv
 
 
 Cells = tuple[str | int, ...]
@@ -131,7 +128,7 @@ def _write_failures(path: Path, report: Report) -> None:
 
 def _still_ragged(ragged: tuple[str, ...], told: str, width: int) -> Cells:
     """All cells of a row that had too many or too few, then its error: none is lost, and fed back it is refused."""
-    kept = ragged[:-1] if ragged and _RAGGED_BEFORE.match(ragged[-1]) else ragged
+    kept = ragged[:-1] if ragged and RAGGED_BEFORE.match(ragged[-1]) else ragged
     cells = (*kept, told)
     return cells if len(cells) != width else (*cells, "")
 

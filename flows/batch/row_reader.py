@@ -9,6 +9,7 @@ from flows.batch.jobs import Batch, InputRow, Job, Source, identity
 from flows.batch.prices import PriceBook
 from flows.batch.problems import NotStarted, Problem
 from flows.batch.prompts import PromptTemplate, RenderError, Templates, load_templates
+from flows.batch.row_report import ERROR_COLUMN, RAGGED_BEFORE
 from flows.batch.settings import BatchSettings
 from flows.batch.sources import CsvSource
 
@@ -129,6 +130,7 @@ class _RowReader:
         before = len(self.problems)
         sku = cells.get("sku", "")
         self._check_sku(line, sku)
+        self._check_for_old_error(line, cells)
         name = self._template_name(cells)
         template = self._template(line, name)
         if template is None:
@@ -179,6 +181,15 @@ class _RowReader:
             self._problem(
                 line, "sku", f"The sku {sku!r} holds a control character.", "Take out tabs, line breaks and the like."
             )
+
+    def _check_for_old_error(self, line: int, cells: Mapping[str, str]) -> None:
+        """A sheet program fills up a short row of failures.csv, and its error then stands in the place of a cell."""
+        if ERROR_COLUMN not in cells:
+            return
+        for column, text in cells.items():
+            if column != ERROR_COLUMN and RAGGED_BEFORE.match(text):
+                what = "The cell holds the error of an earlier run."
+                self._problem(line, column, what, "Put each of the row's cells under its column, and empty this one.")
 
     def _check_model(self, line: int, model: str, *, in_row: bool) -> None:
         if self._settings.rows.allow_unknown_model or model in self._models:

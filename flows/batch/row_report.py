@@ -1,8 +1,12 @@
 """A row's fate as every report tells it."""
 
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+
+ERROR_COLUMN = "rowshot_error"
+RAGGED_BEFORE = re.compile(r"line \d+: The row (has|holds) ")  # the error behind a row of an older failures.csv
 
 
 class Status(StrEnum):

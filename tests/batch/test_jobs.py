@@ -77,6 +77,15 @@ def test_all_problems_are_told_at_once_with_line_column_and_mend(tmp_path: Path)
     assert "stands on line 2 too, with other content" in told[8, "sku"]
 
 
+def test_a_row_that_holds_its_old_error_in_a_cell_is_refused(tmp_path: Path) -> None:
+    """A sheet program fills up a short row of failures.csv, and its error then stands in the place of a cell."""
+    error = "line 3: The row has 2 cells and the header has 3. Add what is missing."
+    header = "sku,name,color,rowshot_error\n"
+    (problem,) = problems(tmp_path, f"{header}C,Cap,{error},\n")
+    assert (problem.line, problem.column, "error of an earlier run" in problem.what) == (2, "color", True)
+    assert len(read(tmp_path, f"{header}C,Cap,red,{error}\n").jobs) == 1
+
+
 def test_with_skip_invalid_bad_rows_stay_behind_and_the_others_go_on(tmp_path: Path) -> None:
     """Bad rows keep their cells and get their reason; good rows get their jobs, all in the file's order."""
     text = HEADER + "A,Shirt,blue,,,,a\nB,,red,,,,b\nC,Cap,red,nope,,,c\nD,Bag\nE,Belt,red,,,,e\n"
