@@ -50,18 +50,19 @@ class Delivery:
         return self.state is not Delivered.PUBLISHED or self.url != url
 
 
-_THIS = (*this_image(deliveries), deliveries.c.destination == bindparam("this_destination"))
+_THERE = deliveries.c.destination == bindparam("this_destination")
+_THIS = (*this_image(deliveries), _THERE)
+_ROW = (
+    deliveries.c.sku == bindparam("this_sku"),
+    deliveries.c.template == bindparam("this_template"),
+    _THERE,
+)
+_OTHERS = (*_ROW, deliveries.c.fingerprint != bindparam("this_fingerprint"))
+# in one order, or two runs that have images of one row would wait for each other
+_LOCK = select(deliveries).where(*_ROW).order_by(deliveries.c.fingerprint).with_for_update()
 _CHANGE = update(deliveries).where(*_THIS)
 _REPLACE = (
-    update(deliveries)
-    .where(
-        deliveries.c.sku == bindparam("this_sku"),
-        deliveries.c.template == bindparam("this_template"),
-        deliveries.c.fingerprint != bindparam("this_fingerprint"),
-        deliveries.c.destination == bindparam("this_destination"),
-        deliveries.c.state == Delivered.PUBLISHED,
-    )
-    .values(state=Delivered.REPLACED)
+    update(deliveries).where(*_OTHERS, deliveries.c.state == Delivered.PUBLISHED).values(state=Delivered.REPLACED)
 )
 _NOTHING = {"object_key": "", "url": "", "previous": None, "run": ""}
 _NO_ERROR = {"error_kind": "", "error": ""}
@@ -100,15 +101,19 @@ class Deliveries:
     def publishing(self, destination: str, run: str, values: Mapping[Key, tuple[str, Any]]) -> None:
         """A CMS is about to be told: each image's (new address, what the CMS has now).
 
-        Noted before the request goes out, so that what was there is known whatever happens then.
+        Noted before the request goes out, so that what was there is known whatever happens then. From here on no other
+        image of their rows counts as published: the request may arrive without an answer.
         """
-        self._put(
-            destination,
-            {
-                key: {"state": Delivered.PUBLISHING, "url": url, "previous": json.dumps(previous), "run": run}
-                for key, (url, previous) in values.items()
-            },
-        )
+
+        def work(connection: Connection) -> None:
+            for key in sorted(values):
+                url, previous = values[key]
+                this_one = _locked(connection, key, destination)
+                connection.execute(_REPLACE, this_one)
+                told = {"state": Delivered.PUBLISHING, "url": url, "previous": json.dumps(previous), "run": run}
+                _note(connection, destination, {key: told})
+
+        self._write(work, values)
 
     def published(self, destination: str, keys: Iterable[Key]) -> None:
         """A CMS shows the addresses that `publishing` has noted, and so no other image of their rows any more."""
@@ -151,26 +156,15 @@ class Deliveries:
             rows = connection.execute(select(deliveries).where(*ours).order_by(deliveries.c.at.desc()))
             return [_delivery(row) for row in rows]
 
-    def _put(self, destination: str, values: Mapping[Key, dict[str, Any]], keeps: Collection[str] = ()) -> None:
-        """Note these values, and none of what was known before but what `keeps` names."""
-
-        def work(connection: Connection) -> None:
-            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-            new = dialect.insert(deliveries)
-            image = list(deliveries.primary_key)
-            changed = {name: new.excluded[name] for name in _TOLD if name not in keeps}
-            # in one order, or two runs that have the same images would wait for each other
-            rows = [_row(key, destination, values[key]) for key in sorted(values)]
-            connection.execute(new.on_conflict_do_update(index_elements=image, set_=changed), rows)
-
-        self._write(work, values)
+    def _put(self, destination: str, values: Mapping[Key, Mapping[str, Any]], keeps: Collection[str] = ()) -> None:
+        self._write(lambda connection: _note(connection, destination, values, keeps), values)
 
     def _change(self, destination: str, keys: Iterable[Key], state: Delivered) -> None:
         mine = sorted(keys)
 
         def work(connection: Connection) -> None:
             for key in mine:
-                this_one = {**this(key), "this_destination": destination}
+                this_one = _locked(connection, key, destination)
                 if state is Delivered.PUBLISHED:
                     connection.execute(_REPLACE, this_one)
                 connection.execute(_CHANGE, {**this_one, "state": state, **_NO_ERROR, "at": time.time()})
@@ -180,6 +174,26 @@ class Deliveries:
     def _write(self, work: Callable[[Connection], None], what: Any) -> None:
         if what:
             self._database.write(work)
+
+
+def _locked(connection: Connection, key: Key, destination: str) -> dict[str, object]:
+    """The parameters of an image, once no other run can change what is noted of its row."""
+    this_one = {**this(key), "this_destination": destination}
+    connection.execute(_LOCK, this_one).all()
+    return this_one
+
+
+def _note(
+    connection: Connection, destination: str, values: Mapping[Key, Mapping[str, Any]], keeps: Collection[str] = ()
+) -> None:
+    """Note these values, and none of what was known before but what `keeps` names."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    new = dialect.insert(deliveries)
+    image = list(deliveries.primary_key)
+    changed = {name: new.excluded[name] for name in _TOLD if name not in keeps}
+    # in one order, or two runs that have the same images would wait for each other
+    rows = [_row(key, destination, values[key]) for key in sorted(values)]
+    connection.execute(new.on_conflict_do_update(index_elements=image, set_=changed), rows)
 
 
 def _row(key: Key, destination: str, values: Mapping[str, Any]) -> dict[str, Any]:

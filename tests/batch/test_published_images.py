@@ -6,6 +6,7 @@ import pytest
 from shop_site import ShopSite
 from small_batch import SmallBatch
 
+from blocks.errors import DeliveryUnavailable
 from flows.batch.deliveries import Deliveries
 from flows.batch.ledger import Ledger
 from flows.batch.ledger_tables import Delivered
@@ -48,6 +49,32 @@ def test_a_row_that_is_changed_back_is_published_again(deliveries: Deliveries, s
         assert site.values["a"] == row.url
         known = deliveries.standing([A.key, B.key], site.name)
         assert [key for key, one in known.items() if one.is_done] == [row.key]
+
+
+@pytest.mark.parametrize("lost", [DeliveryUnavailable("Run it again."), KeyboardInterrupt()], ids=["answer", "process"])
+def test_a_change_whose_answer_is_lost_counts_as_shown(
+    deliveries: Deliveries, site: ShopSite, lost: BaseException
+) -> None:
+    """The image before it is due again, since nobody can know whether the CMS still shows it."""
+    publish_rows([A], site, deliveries, "run-1")
+    site.on_change = lambda: quit_with(site, lost)
+    with pytest.raises(type(lost)):
+        publish_rows([B], site, deliveries, "run-2")
+    assert site.values["a"] == B.url
+    assert not deliveries.standing([A.key], site.name)[A.key].is_done
+    publish_rows([A], site, deliveries, "run-3")
+    assert site.values["a"] == A.url
+
+
+def test_a_change_that_never_arrived_costs_no_other(ledger: Ledger, site: ShopSite) -> None:
+    """The CMS still shows the image before it, which is noted as published without asking the CMS for a change."""
+    publish_rows([A], site, ledger.deliveries, "run-1")
+    ledger.deliveries.publishing(site.name, "run-2", {B.key: (B.url, A.url)})
+    publish_rows([A], site, ledger.deliveries, "run-3")
+    assert len(site.changes) == 1
+    assert ledger.deliveries.standing([A.key], site.name)[A.key].is_done
+    assert withdraw(ledger, "run-3", lambda _: site).put_back == 1
+    assert site.values["a"] == OLD
 
 
 def test_an_image_of_another_template_is_not_replaced(deliveries: Deliveries, site: ShopSite) -> None:
@@ -113,6 +140,12 @@ def test_two_runs_at_once_keep_it_while_nothing_is_confirmed(ledger: Ledger, sit
     ledger.deliveries.published(site.name, [A.key])
     assert withdraw(ledger, "slower", lambda _: site).put_back == 1
     assert site.values["a"] == OLD
+
+
+def quit_with(site: ShopSite, error: BaseException) -> None:
+    """Raise this once, after a change."""
+    site.on_change = lambda: None
+    raise error
 
 
 def quicker(site: ShopSite, work: Callable[[], None]) -> None:

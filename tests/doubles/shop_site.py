@@ -14,11 +14,16 @@ class Shown:
 
 @dataclass
 class ShopSite:
-    """Has one field an item. `on_read` is called before each look at it, as where another run is quicker."""
+    """Has one field an item.
+
+    `on_read` is called before each look at it, as where another run is quicker; `on_change` after each change, as where
+    its answer is lost.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     name: str = "cms-site/shop"
     on_read: Callable[[], None] = lambda: None
+    on_change: Callable[[], None] = lambda: None
     changes: list[tuple[str, Any]] = field(default_factory=list)
 
     def read(self, sku: str, _template: str = "") -> Shown:
@@ -30,3 +35,4 @@ class ShopSite:
         """Have the item show this."""
         self.changes.append((sku, url))
         self.values[sku] = url
+        self.on_change()
