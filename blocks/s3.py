@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -159,12 +159,23 @@ class S3Store:
     def check(self) -> None:
         """Write a small object and delete it again, as proof that the store can be written as images are."""
         key = self.key(f".rowshot-probe-{secrets.token_hex(6)}")
+        with suppress(AlreadyThere):  # boto3 tries twice: the first may have landed without an answer
+            self._put_probe(key)
+        try:
+            self._put_probe(key)
+        except AlreadyThere:
+            pass
+        else:
+            raise self._no_conditions()
+        finally:
+            with self._told(key):
+                self._client().delete_object(Bucket=self.bucket, Key=key)
+
+    def _put_probe(self, key: str) -> None:
         self._put(key, b"", ContentType="text/plain", CacheControl="no-store", IfNoneMatch="*")
-        with self._told(key):
-            self._client().delete_object(Bucket=self.bucket, Key=key)
 
     def _put(self, key: str, data: bytes, **more: Any) -> None:
-        with self._told(key):
+        with self._told(key, conditional="IfNoneMatch" in more):
             self._client().put_object(Bucket=self.bucket, Key=key, Body=data, **more)
 
     def _check_same(self, key: str, data: bytes, digest: str) -> None:
@@ -192,7 +203,7 @@ class S3Store:
             return self._made
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def _told(self, key: str, *, conditional: bool = False) -> Iterator[None]:
         """Turn what boto3 raises into the errors of a delivery. None repeats an address, a key id or a header."""
         from boto3.exceptions import Boto3Error  # noqa: PLC0415 - loaded only where there is a store
         from botocore import exceptions as told  # noqa: PLC0415 - as above
@@ -200,7 +211,7 @@ class S3Store:
         try:
             yield
         except told.ClientError as error:
-            raise self._failure(error, key) from error
+            raise self._failure(error, key, conditional=conditional) from error
         except (told.NoCredentialsError, told.PartialCredentialsError, told.CredentialRetrievalError) as error:
             raise DeliveryForbidden(
                 f"There are no credentials for the bucket {self.bucket!r}. Put them into its block, or into the "
@@ -225,12 +236,14 @@ class S3Store:
                 f"No request to the bucket {self.bucket!r} can be made ({type(error).__name__}). Mend its block."
             ) from error
 
-    def _failure(self, error: Any, key: str) -> Exception:
+    def _failure(self, error: Any, key: str, *, conditional: bool) -> Exception:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
         code = str(error.response.get("Error", {}).get("Code") or status)
         known = code if code.isalnum() and len(code) <= 60 else str(status)  # noqa: PLR2004 - longer is no code
         if status == 412 or code == "PreconditionFailed":  # noqa: PLR2004 - a condition
             return AlreadyThere(key)
+        if conditional and (code == "NotImplemented" or status == 501):  # noqa: PLR2004 - HTTP's own word for it
+            return self._no_conditions()
         if stopped := self._stopped(code, status, known):
             return stopped
         if code in _MISSING:
@@ -260,12 +273,13 @@ class S3Store:
                 f"The store does not let these credentials write to the bucket {self.bucket!r} ({known}). Mend the key "
                 "or the secret in its block, or the rights of their user: s3:PutObject, s3:GetObject, s3:DeleteObject."
             )
-        if code == "NotImplemented" or status == 501:  # noqa: PLR2004 - HTTP's own word for it
-            return DeliveryStopped(
-                f"The store of the bucket {self.bucket!r} has no conditional writes (If-None-Match: *), by which no "
-                "image is ever written over. Update its server, or name another store."
-            )
         return None
+
+    def _no_conditions(self) -> DeliveryStopped:
+        return DeliveryStopped(
+            f"The store of the bucket {self.bucket!r} has no conditional writes (If-None-Match: *), by which no image "
+            "is ever written over. Update its server, or name another store."
+        )
 
     @property
     def _where(self) -> str:

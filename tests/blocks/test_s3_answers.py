@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import pytest
 from http_double import Answer, Asked, HttpDouble
 
-from blocks.errors import DeliveryForbidden, DeliveryStopped
+from blocks.errors import DeliveryForbidden, DeliveryStopped, DeliveryUnavailable
 from blocks.s3 import S3Store
 from blocks.s3_account import S3Account
 
@@ -43,18 +43,65 @@ def test_a_store_without_conditional_writes_is_found_by_its_check(told: Answer) 
         assert "another store" in str(error.value)
 
 
+class Keeper:
+    """Keeps what is put under a key, and answers like S3 where there is something; `lost` answers are."""
+
+    def __init__(self, lost: int = 0) -> None:
+        self.lost = lost
+        self.kept: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+
+    def __call__(self, asked: Asked) -> Answer:
+        """Answer one request."""
+        self.asked.append((asked.method, asked.path))
+        if asked.method == "DELETE":
+            self.kept.discard(asked.path)
+            return Answer()
+        if asked.path in self.kept and asked.headers["If-None-Match"]:
+            return refusal("PreconditionFailed", 412)
+        self.kept.add(asked.path)
+        self.lost -= 1
+        return refusal("InternalError", 500) if self.lost >= 0 else Answer()
+
+
 def test_a_check_leaves_nothing_behind() -> None:
     """What it puts there, only where there is nothing, it deletes."""
-    asked: list[tuple[str, str]] = []
+    keeper = Keeper()
+    with HttpDouble(keeper) as server:
+        store_at(server.url).check()
+    assert [method for method, _ in keeper.asked] == ["PUT", "PUT", "DELETE"]
+    assert len({path for _, path in keeper.asked}) == 1
+    assert not keeper.kept
+
+
+def test_a_store_that_ignores_the_condition_is_found_by_its_check() -> None:
+    """It would write an image over another one and say that all is well; the probe is gone from there too."""
+    asked: list[str] = []
 
     def answer(one: Asked) -> Answer:
-        asked.append((one.method, one.path))
+        asked.append(one.method)
         return Answer()
 
     with HttpDouble(answer) as server:
+        with pytest.raises(DeliveryStopped, match="no conditional writes"):
+            store_at(server.url).check()
+        assert asked[-1] == "DELETE"
+
+
+def test_a_check_whose_answer_is_lost_finds_its_own_probe() -> None:
+    """The write is tried again, and what is there by then is no other's: the store is as it should be."""
+    keeper = Keeper(lost=1)
+    with HttpDouble(keeper) as server:
         store_at(server.url).check()
-    assert [method for method, _ in asked] == ["PUT", "DELETE"]
-    assert len({path for _, path in asked}) == 1
+    assert not keeper.kept
+
+
+def test_another_request_that_a_store_has_not_is_no_matter_of_conditions() -> None:
+    """A report is put without any, so the answer says nothing of them."""
+    with HttpDouble(lambda _: refusal("NotImplemented", 501)) as server:
+        with pytest.raises(DeliveryUnavailable, match="NotImplemented") as error:
+            store_at(server.url).put("reports/index.html", b"", "text/html")
+        assert "If-None-Match" not in str(error.value)
 
 
 class Lender:
