@@ -147,7 +147,7 @@ class S3Store:
     def signed_until(self, lasts: timedelta = SIGNED_FOR) -> datetime:
         """When an address that is signed now ends, at the latest: with temporary credentials it ends with these.
 
-        When these end is known of a lent role, and not of a session token in a block.
+        When these end is known of a role that is renewed, and not of a session token in a block.
         """
         with self._told(""):
             client = self._client()

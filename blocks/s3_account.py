@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -69,8 +69,17 @@ def open_client(account: S3Account) -> Any:
     return session.client("s3", config=config, **options)
 
 
+def renewed_before_end_s(lasts: timedelta) -> tuple[int, int]:
+    """From how long before its end a role is renewed, and from when on it is used no more unless it was.
+
+    These are botocore's own, but for a role lent for so little that by them it would be renewed at each request.
+    """
+    seconds = lasts.total_seconds()
+    return min(900, int(seconds / 4)), min(600, int(seconds / 6))
+
+
 def _in_role(session: Any, account: S3Account) -> Any:
-    """A session with the keys that a role lends, which are renewed before they end."""
+    """A session with the keys that a role lends; they are renewed before they end, but for those of an MFA code."""
     import boto3  # noqa: PLC0415 - as above
     from botocore.credentials import RefreshableCredentials  # noqa: PLC0415 - as above
     from botocore.session import get_session  # noqa: PLC0415 - as above
@@ -88,15 +97,21 @@ def _in_role(session: Any, account: S3Account) -> Any:
         }
 
     first = lend()
-    lasts = datetime.fromisoformat(first["expiry_time"]) - datetime.now(UTC)
+    if "TokenCode" in role:  # it is good for one loan
+        return boto3.Session(
+            aws_access_key_id=first["access_key"],
+            aws_secret_access_key=first["secret_key"],
+            aws_session_token=first["token"],
+            region_name=account.region or None,
+        )
+    advisory_s, mandatory_s = renewed_before_end_s(datetime.fromisoformat(first["expiry_time"]) - datetime.now(UTC))
     borrowed: Any = get_session()
     # botocore gives a session such keys only by a profile in a file, and the role is in a block
     borrowed._credentials = RefreshableCredentials.create_from_metadata(  # noqa: SLF001
         first,
         lend,
         "assume-role",
-        # by botocore's own quarter of an hour a role that is lent for no longer would be renewed at each request
-        advisory_timeout=int(lasts.total_seconds() / 4),
-        mandatory_timeout=int(lasts.total_seconds() / 6),
+        advisory_timeout=advisory_s,
+        mandatory_timeout=mandatory_s,
     )
     return boto3.Session(botocore_session=borrowed, region_name=account.region or None)

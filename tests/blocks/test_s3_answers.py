@@ -11,7 +11,7 @@ from http_double import Answer, Asked, HttpDouble
 
 from blocks.errors import DeliveryForbidden, DeliveryStopped, DeliveryUnavailable
 from blocks.s3 import S3Store
-from blocks.s3_account import S3Account
+from blocks.s3_account import S3Account, renewed_before_end_s
 
 ROLE = "arn:aws:iam::123456789012:role/images"
 
@@ -129,9 +129,9 @@ class Lender:
         return Answer(f"<AssumeRoleResponse>{told}</AssumeRoleResponse>".encode())
 
 
-def borrower(url: str) -> S3Store:
+def borrower(url: str, **more: str) -> S3Store:
     """A store that is written in a role."""
-    options = {"ExternalId": "shop-7", "DurationSeconds": 900}
+    options = {"ExternalId": "shop-7", "DurationSeconds": 900, **more}
     account = S3Account("shop", "", "key", "secret-0123456789", region="us-east-1", endpoint=url)
     return S3Store(replace(account, role_arn=ROLE, role_options=options))
 
@@ -161,6 +161,33 @@ def test_a_role_is_asked_for_once_and_links_end_with_it(monkeypatch: pytest.Monk
             store.put(f"{number}.txt", b"", "text/plain")
         assert store.signed_until() < datetime.now(UTC) + timedelta(minutes=16)
     assert len(lender.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("lasts", "early"),
+    [
+        (timedelta(minutes=15), (225, 150)),
+        (timedelta(hours=1), (900, 600)),
+        (timedelta(hours=12), (900, 600)),
+    ],
+    ids=str,
+)
+def test_a_role_is_used_for_most_of_its_life(lasts: timedelta, early: tuple[int, int]) -> None:
+    """Where it can't be renewed it serves until ten minutes before its end, however long it is lent for."""
+    assert renewed_before_end_s(lasts) == early
+
+
+def test_a_role_with_an_mfa_code_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code is good for one loan, so its keys are used as long as the store takes them."""
+    lender = Lender(timedelta(seconds=2))
+    with HttpDouble(lender) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+        store = borrower(server.url, SerialNumber="arn:aws:iam::123456789012:mfa/kim", TokenCode="123456")
+        store.put("a.txt", b"", "text/plain")
+        time.sleep(2)
+        store.put("b.txt", b"", "text/plain")
+    assert len(lender.asked) == 1
+    assert lender.keys == ["lent-1", "lent-1"]
 
 
 def test_temporary_credentials_that_have_run_out_are_called_that() -> None:
