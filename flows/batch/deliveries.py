@@ -57,12 +57,26 @@ _ROW = (
     deliveries.c.template == bindparam("this_template"),
     _THERE,
 )
-_OTHERS = (*_ROW, deliveries.c.fingerprint != bindparam("this_fingerprint"))
-# in one order, or two runs that have images of one row would wait for each other
+# in one order and no others, or two runs that have images of one row would wait for each other
+_OTHERS = (
+    *_ROW,
+    deliveries.c.fingerprint != bindparam("this_fingerprint"),
+    deliveries.c.fingerprint.in_(bindparam("locked", expanding=True)),
+)
 _LOCK = select(deliveries).where(*_ROW).order_by(deliveries.c.fingerprint).with_for_update()
 _CHANGE = update(deliveries).where(*_THIS)
 _REPLACE = (
     update(deliveries).where(*_OTHERS, deliveries.c.state == Delivered.PUBLISHED).values(state=Delivered.REPLACED)
+)
+_REPUBLISH = (
+    update(deliveries)
+    .where(*_OTHERS, deliveries.c.state == Delivered.REPLACED, deliveries.c.url == bindparam("shown"))
+    .values(state=Delivered.PUBLISHED)
+)
+_BRIDGE = (
+    update(deliveries)
+    .where(*_OTHERS, deliveries.c.previous == bindparam("shown_before"))
+    .values(previous=bindparam("shown_instead"))
 )
 _NOTHING = {"object_key": "", "url": "", "previous": None, "run": ""}
 _NO_ERROR = {"error_kind": "", "error": ""}
@@ -102,14 +116,19 @@ class Deliveries:
         """A CMS is about to be told: each image's (new address, what the CMS has now).
 
         Noted before the request goes out, so that what was there is known whatever happens then. From here on no other
-        image of their rows counts as published: the request may arrive without an answer.
+        image of their rows counts as published: the request may arrive without an answer. One that was there before is
+        the newest from now on, and what replaced it then goes back to what was there before both.
         """
 
         def work(connection: Connection) -> None:
             for key in sorted(values):
                 url, previous = values[key]
-                this_one = _locked(connection, key, destination)
-                connection.execute(_REPLACE, this_one)
+                this_one = {**this(key), "this_destination": destination}
+                before, others = _locked(connection, this_one)
+                if before is not None and before.url:  # what came after it would else go back to it, and no further
+                    bridged = {"shown_before": json.dumps(before.url), "shown_instead": json.dumps(before.previous)}
+                    connection.execute(_BRIDGE, {**others, **bridged})
+                connection.execute(_REPLACE, others)
                 told = {"state": Delivered.PUBLISHING, "url": url, "previous": json.dumps(previous), "run": run}
                 _note(connection, destination, {key: told})
 
@@ -120,7 +139,7 @@ class Deliveries:
         self._change(destination, keys, Delivered.PUBLISHED)
 
     def withdrawn(self, destination: str, keys: Iterable[Key]) -> None:
-        """A CMS shows again what it did before: unpublished."""
+        """A CMS shows again what it did before: unpublished. Where that is an image of ours, it is published again."""
         self._change(destination, keys, Delivered.WITHDRAWN)
 
     def failed(self, destination: str, errors: Mapping[Key, DeliveryError]) -> None:
@@ -164,9 +183,12 @@ class Deliveries:
 
         def work(connection: Connection) -> None:
             for key in mine:
-                this_one = _locked(connection, key, destination)
+                this_one = {**this(key), "this_destination": destination}
+                before, others = _locked(connection, this_one)
                 if state is Delivered.PUBLISHED:
-                    connection.execute(_REPLACE, this_one)
+                    connection.execute(_REPLACE, others)
+                elif before is not None and isinstance(before.previous, str):
+                    connection.execute(_REPUBLISH, {**others, "shown": before.previous})
                 connection.execute(_CHANGE, {**this_one, "state": state, **_NO_ERROR, "at": time.time()})
 
         self._write(work, mine)
@@ -176,11 +198,10 @@ class Deliveries:
             self._database.write(work)
 
 
-def _locked(connection: Connection, key: Key, destination: str) -> dict[str, object]:
-    """The parameters of an image, once no other run can change what is noted of its row."""
-    this_one = {**this(key), "this_destination": destination}
-    connection.execute(_LOCK, this_one).all()
-    return this_one
+def _locked(connection: Connection, this_one: Mapping[str, object]) -> tuple[Delivery | None, dict[str, object]]:
+    """How an image stands, and the parameters of the others of its row, which no other run can change meanwhile."""
+    known = {row.fingerprint: _delivery(row) for row in connection.execute(_LOCK, this_one)}
+    return known.get(this_one["this_fingerprint"]), {**this_one, "locked": list(known)}
 
 
 def _note(

@@ -90,6 +90,29 @@ def test_two_runs_note_the_same_images_at_once(shop: SmallBatch) -> None:
     assert len(shop.ledger().deliveries.standing(keys, CMS)) == len(keys)
 
 
+def test_runs_publish_different_images_of_one_row_at_once(shop: SmallBatch) -> None:
+    """None of them drops its image for meeting another one, and in the end only one counts as published."""
+    skus = [f"s{number}" for number in range(15)]
+    start = Barrier(4, timeout=30)
+
+    def publish(fingerprint: str) -> None:
+        mine = shop.ledger().deliveries
+        for sku in skus:
+            start.wait()
+            for _ in range(3):
+                key = (sku, "product", fingerprint)
+                mine.publishing(CMS, fingerprint, {key: (f"https://cdn/{fingerprint}.png", "https://cdn/f0.png")})
+                mine.published(CMS, [key])
+
+    fingerprints = [f"f{number}" for number in range(start.parties)]
+    with ThreadPoolExecutor(start.parties) as pool:
+        list(pool.map(publish, fingerprints))
+    known = shop.ledger().deliveries
+    for sku in skus:
+        standing = known.standing([(sku, "product", fingerprint) for fingerprint in fingerprints], CMS)
+        assert sum(one.is_done for one in standing.values()) == 1
+
+
 def test_a_ledger_from_before_delivery_is_brought_up_to_date(tmp_path: Path) -> None:
     """A ledger of version 2 gets what delivery needs and keeps all it has."""
     shop = SmallBatch(tmp_path)

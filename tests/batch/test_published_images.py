@@ -21,7 +21,7 @@ def image(name: str, template: str = "product") -> PublishRow:
     return PublishRow(("a", template, name), "a", template, f"https://cdn/{name}.png")
 
 
-A, B = image("blue"), image("red")
+A, B, C = image("blue"), image("red"), image("green")
 
 
 @pytest.fixture
@@ -107,15 +107,50 @@ def test_runs_are_taken_back_one_after_the_other(ledger: Ledger, site: ShopSite)
     }
 
 
-def test_what_is_shown_again_keeps_what_was_there_before_it(ledger: Ledger, site: ShopSite) -> None:
-    """Where taking back has brought an image that a later run publishes, the CMS is asked to change nothing."""
+def test_what_is_shown_again_counts_as_published(ledger: Ledger, site: ShopSite) -> None:
+    """Where taking back has brought an earlier image, it is that run's as before, and a later one has nothing to do."""
     publish_rows([A], site, ledger.deliveries, "run-1")
     publish_rows([B], site, ledger.deliveries, "run-2")
     withdraw(ledger, "run-2", lambda _: site)
+    assert ledger.deliveries.standing([A.key], site.name)[A.key].is_done
     changes = len(site.changes)
     publish_rows([A], site, ledger.deliveries, "run-3")
     assert len(site.changes) == changes
-    assert withdraw(ledger, "run-3", lambda _: site).put_back == 1
+    assert withdraw(ledger, "run-1", lambda _: site).put_back == 1
+    assert site.values["a"] == OLD
+
+
+def test_a_row_changed_back_keeps_what_was_there_before_all_of_it(ledger: Ledger, site: ShopSite) -> None:
+    """Each run gives the item what it had before, and the last one what it had before the first."""
+    for run, row in (("run-1", A), ("run-2", B), ("run-3", C), ("run-4", A), ("run-5", B)):
+        publish_rows([row], site, ledger.deliveries, run)
+    shown = []
+    for run in ("run-5", "run-4", "run-3"):
+        assert withdraw(ledger, run, lambda _: site).put_back == 1
+        shown.append(site.values["a"])
+    assert shown == [A.url, C.url, OLD]
+
+
+def test_it_is_kept_where_changing_back_takes_two_tries(ledger: Ledger, site: ShopSite) -> None:
+    """A try that failed before it reached the CMS loses nothing of it either."""
+    publish_rows([A], site, ledger.deliveries, "run-1")
+    publish_rows([B], site, ledger.deliveries, "run-2")
+    ledger.deliveries.failed(site.name, {A.key: DeliveryUnavailable("Run it again.")})
+    publish_rows([A], site, ledger.deliveries, "run-3")
+    assert [withdraw(ledger, run, lambda _: site).put_back for run in ("run-3", "run-2")] == [1, 1]
+    assert site.values["a"] == OLD
+
+
+def test_an_older_run_of_a_row_changed_back_is_left_alone_and_named(ledger: Ledger, site: ShopSite) -> None:
+    """The item has what it had before that run, but from a newer one: nothing is taken back, and the run keeps its
+    turn.
+    """
+    for run, row in (("run-1", A), ("run-2", B), ("run-3", A)):
+        publish_rows([row], site, ledger.deliveries, run)
+    ended = withdraw(ledger, "run-2", lambda _: site)
+    assert (ended.put_back, ended.exit_code, site.values["a"]) == (0, 1, A.url)
+    assert A.url in " ".join(ended.lines())
+    assert [withdraw(ledger, run, lambda _: site).put_back for run in ("run-3", "run-2")] == [1, 1]
     assert site.values["a"] == OLD
 
 
