@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, bindparam, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks.errors import DeliveryError
@@ -50,19 +50,11 @@ class Delivery:
         return self.state is not Delivered.PUBLISHED or self.url != url
 
 
-_THERE = deliveries.c.destination == bindparam("this_destination")
-_THIS = (*this_image(deliveries), _THERE)
-_ROW = (
-    deliveries.c.sku == bindparam("this_sku"),
-    deliveries.c.template == bindparam("this_template"),
-    _THERE,
-)
+_SKU, _TEMPLATE, _FINGERPRINT = this_image(deliveries)
+_ROW = (_SKU, _TEMPLATE, deliveries.c.destination == bindparam("this_destination"))
+_THIS = (*_ROW, _FINGERPRINT)
 # in one order and no others, or two runs that have images of one row would wait for each other
-_OTHERS = (
-    *_ROW,
-    deliveries.c.fingerprint != bindparam("this_fingerprint"),
-    deliveries.c.fingerprint.in_(bindparam("locked", expanding=True)),
-)
+_OTHERS = (*_ROW, not_(_FINGERPRINT), deliveries.c.fingerprint.in_(bindparam("locked", expanding=True)))
 _LOCK = select(deliveries).where(*_ROW).order_by(deliveries.c.fingerprint).with_for_update()
 _CHANGE = update(deliveries).where(*_THIS)
 _REPLACE = (

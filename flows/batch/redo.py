@@ -1,6 +1,6 @@
 """Making images again on purpose: a new variant beside the old image, from the ledger's own record of it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,17 +111,18 @@ def _gone_on_with(
     prompts: dict[Key, dict[Key, str]] = {job.key: {job.key: job.prompt} for job in ledger.jobs([*map(_base, shown)])}
     for call in calls:
         prompts[call.base][call.key] = call.prompt
-
-    def is_of_these_words(call: RedoCall) -> bool:
-        others = (prompt for key, prompt in prompts[call.base].items() if key != call.key)
-        return call.prompt in {_with_words(settings, prompt) for prompt in others}
-
-    runs = _unfinished_runs(calls, run, is_of_these_words)
+    of_these_words = {
+        key
+        for of_row in prompts.values()
+        for key, prompt in of_row.items()
+        if any(prompt == _with_words(settings, other) for another, other in of_row.items() if another != key)
+    }
+    runs = _unfinished_runs(calls, run, of_these_words)
     made: dict[Key, Key] = {}
     for call in calls:
         if call.brought and call.state is State.BOUGHT:
             made.pop(call.base, None)  # a newer image has taken its place
-            if call.run in runs and is_of_these_words(call):
+            if call.run in runs and call.key in of_these_words:
                 made[call.base] = call.key
     if all(made.get(_base(job)) == job.key for job in shown) and all(call.run != run for call in calls):
         return {}  # nothing of it is left to do, so that it is asked for anew
@@ -129,15 +130,17 @@ def _gone_on_with(
     return {job.key: again[_base(job)] for job in shown if _base(job) in again}
 
 
-def _unfinished_runs(calls: Sequence[RedoCall], run: str, is_of_these_words: Callable[[RedoCall], bool]) -> set[str]:
+def _unfinished_runs(calls: Sequence[RedoCall], run: str, of_these_words: Collection[Key]) -> set[str]:
     """A run, and the redos before it that did not bring all their images, back to the last one that did.
 
     One that brought all it called for may have gone on with an earlier one, of which an image is still to be had.
     """
     found = {run}
-    open_ones = {call.run for call in calls if call.state in UNFINISHED and is_of_these_words(call)}
-    for earlier in dict.fromkeys(call.run for call in reversed(calls)):
-        mine = [call for call in calls if call.run == earlier]
+    open_ones = {call.run for call in calls if call.state in UNFINISHED and call.key in of_these_words}
+    by_run: dict[str, list[RedoCall]] = {}
+    for call in reversed(calls):
+        by_run.setdefault(call.run, []).append(call)
+    for earlier, mine in by_run.items():
         has_ended = mine[0].run_is_over and {call.key for call in mine} == {call.key for call in mine if call.brought}
         if earlier != run and has_ended and open_ones <= found:
             break

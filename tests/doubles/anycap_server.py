@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from anycap_faults import Fault, Picture, rate_limited
+from http_double import Loopback
 from PIL import Image
 
 PNG_TAIL_BYTES = 12
@@ -69,7 +70,7 @@ class Pictures:
         return self._jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text + self._jpeg[2:]
 
 
-class AnyCapServer:
+class AnyCapServer(Loopback):
     """The wire that release 0.6.2 of the CLI speaks, and a count of all that it asked.
 
     `faults`: a marker in the prompt to the faults that its calls meet, one after the other; then all is well.
@@ -112,26 +113,15 @@ class AnyCapServer:
         self._turned_away = 0
         self._log = log
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", port), _Wire)
-        self._http.app = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Where it answers, for ANYCAP_API_ENDPOINT."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        http = _Http(("127.0.0.1", port), _Wire)
+        http.app = self
+        super().__init__(http)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.hurry.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
 
     def counts(self) -> dict[str, int]:
         """All prompts together."""

@@ -29,8 +29,29 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class HttpDouble:
-    """Serves within its `with`. Where `answer` gives None the connection is cut."""
+class Loopback:
+    """Has a server serve within its `with`."""
+
+    def __init__(self, server: ThreadingHTTPServer) -> None:
+        self._server = server
+        self.host = f"127.0.0.1:{server.server_port}"
+        self.url = f"http://{self.host}"
+        self._thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class HttpDouble(Loopback):
+    """Where `answer` gives None the connection is cut."""
 
     def __init__(self, answer: Callable[[Asked], Answer | None]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -58,18 +79,4 @@ class HttpDouble:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}"
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
