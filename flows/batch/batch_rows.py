@@ -20,10 +20,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from flows.batch.jobs import InputRow, Job
-from flows.batch.ledger_database import Database
+from flows.batch.ledger_database import Database, insert_into
 from flows.batch.ledger_images import chunks
 from flows.batch.ledger_tables import Charged, State, attempts, images, owners, rows, runs
 from flows.batch.owners import is_alive
@@ -101,8 +100,7 @@ class BatchRows:
             "cms": run.cms,
         }
         with self._database.writing() as connection:
-            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-            begun = dialect.insert(runs).values(run=run.id, **values)
+            begun = insert_into(runs, connection).values(run=run.id, **values)
             # one flow run may be begun twice: retried from the UI, or executed twice
             connection.execute(begun.on_conflict_do_update(index_elements=[runs.c.run], set_=values))
             if given:

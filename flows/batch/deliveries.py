@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, not_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks.errors import DeliveryError
-from flows.batch.ledger_database import Database
+from flows.batch.ledger_database import Database, insert_into
 from flows.batch.ledger_images import Key, chunks, this, this_image
 from flows.batch.ledger_tables import Delivered, deliveries
 
@@ -200,8 +199,7 @@ def _note(
     connection: Connection, destination: str, values: Mapping[Key, Mapping[str, Any]], keeps: Collection[str] = ()
 ) -> None:
     """Note these values, and none of what was known before but what `keeps` names."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    new = dialect.insert(deliveries)
+    new = insert_into(deliveries, connection)
     image = list(deliveries.primary_key)
     changed = {name: new.excluded[name] for name in _TOLD if name not in keeps}
     # in one order, or two runs that have the same images would wait for each other
